@@ -1,0 +1,277 @@
+"""Turns a clause tree into closures, so that evaluation walks no tree and looks up no operator.
+
+A clause is a function of the attributes that gives True, False or None, for unknown. A node
+evaluates its clauses into a trace, a list of one character for each clause: "T", "F", "U", and "-"
+where the verdict was settled before the clause was reached.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
+
+from engine.rules.tree import (
+    And,
+    Compare,
+    Has,
+    ListLiteral,
+    Literal,
+    Member,
+    Node,
+    Not,
+    Operand,
+    Or,
+    Path,
+    Truth,
+)
+from engine.rules.values import ORDERED, Kind, contains, equal, kind_of, timestamp
+
+Attributes: TypeAlias = Mapping[str, object]
+Verdict: TypeAlias = bool | None
+Evaluator: TypeAlias = Callable[[Attributes, list[str]], Verdict]
+_Clause: TypeAlias = Callable[[Attributes], Verdict]
+_Read: TypeAlias = Callable[[Attributes], object]
+_Test: TypeAlias = Callable[[Any, Any], bool]
+
+MISSING: Final = object()
+"""What reading an absent attribute gives; like anything no rule can hold, it has no kind."""
+
+_TESTS: Final[dict[str, _Test]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_MIRRORED: Final = {"==": "==", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
+_HASHABLE: Final = ORDERED | {Kind.NULL}
+_SYMBOLS: Final = {True: "T", False: "F", None: "U"}
+
+
+def compile_tree(node: Node) -> Evaluator:
+    """The evaluator of a node: ``evaluator(attributes, trace)`` gives the verdict, fills the trace.
+
+    Logic is Kleene's. ``&&`` stops at the first false operand and ``||`` at the first true one;
+    an unknown stops neither, since a later operand may decide.
+    """
+    match node:
+        case And(operands):
+            return _and(tuple(map(compile_tree, operands)))
+        case Or(operands):
+            return _or(tuple(map(compile_tree, operands)))
+        case Not(operand):
+            return _not(compile_tree(operand))
+        case Compare(index, sign, left, right):
+            return _traced(index, _comparison(sign, left, right))
+        case Member(index, item, items):
+            return _traced(index, _membership(item, items))
+        case Has(index, path):
+            return _traced(index, _presence(path))
+        case Truth(index, operand):
+            return _traced(index, _truth(_reader(operand)))
+
+
+def _traced(index: int, clause: _Clause) -> Evaluator:
+    def evaluate(attributes: Attributes, trace: list[str]) -> Verdict:
+        verdict = clause(attributes)
+        trace[index] = _SYMBOLS[verdict]
+        return verdict
+
+    return evaluate
+
+
+def _and(operands: tuple[Evaluator, ...]) -> Evaluator:
+    def evaluate(attributes: Attributes, trace: list[str]) -> Verdict:
+        result: Verdict = True
+        for operand in operands:
+            verdict = operand(attributes, trace)
+            if verdict is False:
+                return False
+            if verdict is None:
+                result = None
+        return result
+
+    return evaluate
+
+
+def _or(operands: tuple[Evaluator, ...]) -> Evaluator:
+    def evaluate(attributes: Attributes, trace: list[str]) -> Verdict:
+        result: Verdict = False
+        for operand in operands:
+            verdict = operand(attributes, trace)
+            if verdict is True:
+                return True
+            if verdict is None:
+                result = None
+        return result
+
+    return evaluate
+
+
+def _not(operand: Evaluator) -> Evaluator:
+    def evaluate(attributes: Attributes, trace: list[str]) -> Verdict:
+        verdict = operand(attributes, trace)
+        return None if verdict is None else not verdict
+
+    return evaluate
+
+
+def _truth(read: _Read) -> _Clause:
+    def clause(attributes: Attributes) -> Verdict:
+        value = read(attributes)
+        return value if value is True or value is False else None
+
+    return clause
+
+
+def _presence(path: Path) -> _Clause:
+    find = _finder(path.name)
+    if path.kind is None:
+        return lambda attributes: find(attributes) is not MISSING
+
+    # A declared attribute is never null, so a null is an absence.
+    def clause(attributes: Attributes) -> bool:
+        value = find(attributes)
+        return value is not MISSING and value is not None
+
+    return clause
+
+
+def _comparison(sign: str, left: Operand, right: Operand) -> _Clause:
+    if isinstance(left, Literal):
+        sign, left, right = _MIRRORED[sign], right, left
+    ordering = sign not in {"==", "!="}
+    # The kind both sides must have, if known now: that of a declared attribute, whose values of
+    # any other kind are unknown, and in an ordering that of either side.
+    kind = left.kind if isinstance(left, Path) else None
+    if kind is None and (ordering or isinstance(right, Path)):
+        kind = right.kind
+    if kind in ORDERED:
+        if isinstance(right, Literal) and right.kind is kind:
+            return _against_literal(_reader(left), _TESTS[sign], right.value, kind)
+        return _of_kind(_reader(left), _TESTS[sign], _reader(right), kind)
+    if ordering:
+        return _ordering(_reader(left), _TESTS[sign], _reader(right))
+    return _equality(_reader(left), sign, _reader(right))
+
+
+def _against_literal(read: _Read, test: _Test, literal: object, kind: Kind) -> _Clause:
+    def clause(attributes: Attributes) -> Verdict:
+        value = read(attributes)
+        return test(value, literal) if kind_of(value) is kind else None
+
+    return clause
+
+
+def _of_kind(read_left: _Read, test: _Test, read_right: _Read, kind: Kind) -> _Clause:
+    def clause(attributes: Attributes) -> Verdict:
+        left, right = read_left(attributes), read_right(attributes)
+        return test(left, right) if kind_of(left) is kind and kind_of(right) is kind else None
+
+    return clause
+
+
+def _ordering(read_left: _Read, test: _Test, read_right: _Read) -> _Clause:
+    def clause(attributes: Attributes) -> Verdict:
+        left, right = read_left(attributes), read_right(attributes)
+        kind = kind_of(left)
+        return test(left, right) if kind in ORDERED and kind_of(right) is kind else None
+
+    return clause
+
+
+def _equality(read_left: _Read, sign: str, read_right: _Read) -> _Clause:
+    wanted = sign == "=="
+
+    def clause(attributes: Attributes) -> Verdict:
+        same = equal(read_left(attributes), read_right(attributes))
+        return None if same is None else same is wanted
+
+    return clause
+
+
+def _membership(item: Operand, items: Operand) -> _Clause:
+    read = _reader(item)
+    if isinstance(items, ListLiteral):
+        # Kinds stand beside values because Python's True equals its 1.
+        members = frozenset((element.kind, element.value) for element in items.elements)
+
+        def among_literals(attributes: Attributes) -> Verdict:
+            value = read(attributes)
+            kind = kind_of(value)
+            if kind is None:
+                return None
+            return kind in _HASHABLE and (kind, value) in members
+
+        return among_literals
+    read_items = _reader(items)
+
+    def among_items(attributes: Attributes) -> Verdict:
+        value, container = read(attributes), read_items(attributes)
+        if not isinstance(container, (list, tuple)) or kind_of(value) is None:
+            return None
+        return contains(container, value)
+
+    return among_items
+
+
+def _reader(operand: Operand) -> _Read:
+    """Reads the operand's value, MISSING where it is absent or not of its declared kind."""
+    if isinstance(operand, Literal):
+        value = operand.value
+        return lambda _: value
+    if isinstance(operand, ListLiteral):
+        values = tuple(element.value for element in operand.elements)
+        return lambda _: values
+    find, kind = _finder(operand.name), operand.kind
+    if kind is Kind.TIMESTAMP:
+        return lambda attributes: _instant(find(attributes))
+    if kind is None:
+        return find
+
+    def read(attributes: Attributes) -> object:
+        value = find(attributes)
+        return value if kind_of(value) is kind else MISSING
+
+    return read
+
+
+def _instant(value: object) -> object:
+    """A declared timestamp: a time with a zone, or the RFC 3339 text that JSON has for it."""
+    if isinstance(value, str):
+        value = timestamp(value)
+    return value if kind_of(value) is Kind.TIMESTAMP else MISSING
+
+
+def _finder(name: str) -> _Read:
+    """Finds an attribute by its dotted name.
+
+    The name itself is looked up first, then maps within its longest known prefix, as CEL resolves
+    names: `profile.plan` is the key "profile.plan", else "plan" in the map "profile".
+    """
+    if "." not in name:
+        return lambda attributes: attributes.get(name, MISSING)
+    parts = name.split(".")
+    prefixes = [(".".join(parts[:n]), parts[n:]) for n in range(len(parts) - 1, 0, -1)]
+
+    def find(attributes: Attributes) -> object:
+        value = attributes.get(name, MISSING)
+        if value is not MISSING:
+            return value
+        for prefix, rest in prefixes:
+            value = attributes.get(prefix, MISSING)
+            if value is not MISSING:
+                return _select(value, rest)
+        return MISSING
+
+    return find
+
+
+def _select(value: object, names: list[str]) -> object:
+    for name in names:
+        if not isinstance(value, dict):
+            return MISSING
+        value = value.get(name, MISSING)
+    return value
