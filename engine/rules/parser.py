@@ -301,7 +301,7 @@ class _Parser:
         return Truth(self._number_clause(parsed.start, parsed.end), parsed)
 
     def _number_clause(self, start: int, end: int | None = None) -> int:
-        """The index of a new clause, whose source ends before the next token unless ``end`` says."""
+        """The index of a new clause, whose source ends where the last token did, or at ``end``."""
         if len(self.clauses) == MAX_CLAUSES:
             raise RuleError(
                 f"the clause at character {start} is one too many: at most {MAX_CLAUSES}, "
