@@ -1,8 +1,7 @@
-"""Refuses, when a rule is read, the clauses that its attributes' declared types decide already.
+"""Refuses, when a rule is read, the clauses that the declared types of attributes already decide.
 
 An ordering of a string and a number has no value whatever the attribute holds, and their equality
-is always false: both are mistakes. Where an attribute is undeclared its kind is None and nothing
-is refused.
+is always false: both are mistakes.
 """
 
 from __future__ import annotations
@@ -14,8 +13,6 @@ from engine.rules.values import ORDERED, Kind
 
 def check_comparison(operator: str, left: Operand, right: Operand, position: int) -> None:
     """Raises RuleError unless ``left operator right`` can be true for some values."""
-    if left.kind is None or right.kind is None:
-        return
     kinds = {left.kind, right.kind}
     if Kind.NULL in kinds and len(kinds) == 2:
         path = left if isinstance(left, Path) else right
@@ -45,14 +42,12 @@ def check_comparison(operator: str, left: Operand, right: Operand, position: int
 
 def check_member(item: Operand, items: Operand, position: int) -> None:
     """Raises RuleError unless ``item in items`` can be true for some values."""
-    if items.kind is not None and items.kind is not Kind.LIST:
+    if items.kind is not Kind.LIST:
         raise RuleError(
             f'"in" at character {position} looks into {_describe(items)}: '
             "its right side is a list, as in [1, 2], or a list attribute",
             position,
         )
-    if item.kind is None:
-        return
     if isinstance(items, ListLiteral):
         for element in items.elements:
             if element.kind is not item.kind:
@@ -62,7 +57,7 @@ def check_member(item: Operand, items: Operand, position: int) -> None:
                     "or mend its type",
                     element.start,
                 )
-    elif items.kind is Kind.LIST and item.kind is not Kind.STRING:
+    elif item.kind is not Kind.STRING:
         raise RuleError(
             f'"in" at character {position} looks for {_describe(item)} in {_describe(items)}, '
             "whose elements are strings: compare a string",
@@ -72,7 +67,7 @@ def check_member(item: Operand, items: Operand, position: int) -> None:
 
 def check_condition(operand: Operand) -> None:
     """Raises RuleError unless ``operand`` alone can be a condition."""
-    if operand.kind is None or operand.kind is Kind.BOOLEAN:
+    if operand.kind is Kind.BOOLEAN:
         return
     raise RuleError(
         f"{_describe(operand)} at character {operand.start} is no condition: compare it, "
@@ -82,7 +77,6 @@ def check_condition(operand: Operand) -> None:
 
 
 def _describe(operand: Operand) -> str:
-    kind = "nothing" if operand.kind is None else operand.kind.value
     if isinstance(operand, Path):
-        return f"`{operand.name}` (a {kind})"
-    return f"a {kind}"
+        return f"`{operand.name}` (a {operand.kind})"
+    return f"a {operand.kind}"

@@ -47,6 +47,8 @@ _TESTS: Final[dict[str, _Test]] = {
 }
 _MIRRORED: Final = {"==": "==", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 _HASHABLE: Final = ORDERED | {Kind.NULL}
+# The kinds whose values are exactly those of one class, which is quicker to see than a kind.
+_CLASSES: Final[dict[Kind, type]] = {Kind.STRING: str, Kind.BOOLEAN: bool}
 _SYMBOLS: Final = {True: "T", False: "F", None: "U"}
 
 
@@ -70,7 +72,7 @@ def compile_tree(node: Node) -> Evaluator:
         case Has(index, path):
             return _traced(index, _presence(path))
         case Truth(index, operand):
-            return _traced(index, _truth(_reader(operand)))
+            return _traced(index, _truth(_finder(operand)))
 
 
 def _traced(index: int, clause: _Clause) -> Evaluator:
@@ -127,7 +129,7 @@ def _truth(read: _Read) -> _Clause:
 
 
 def _presence(path: Path) -> _Clause:
-    find = _finder(path.name)
+    find = _lookup(path.name)
     if path.kind is None:
         return lambda attributes: find(attributes) is not MISSING
 
@@ -148,18 +150,27 @@ def _comparison(sign: str, left: Operand, right: Operand) -> _Clause:
     kind = left.kind if isinstance(left, Path) else None
     if kind is None and (ordering or isinstance(right, Path)):
         kind = right.kind
-    if kind in ORDERED:
+    if kind is not None and kind in ORDERED:
         if isinstance(right, Literal) and right.kind is kind:
-            return _against_literal(_reader(left), _TESTS[sign], right.value, kind)
-        return _of_kind(_reader(left), _TESTS[sign], _reader(right), kind)
+            return _against_literal(_finder(left), _TESTS[sign], right.value, kind)
+        return _of_kind(_finder(left), _TESTS[sign], _finder(right), kind)
     if ordering:
         return _ordering(_reader(left), _TESTS[sign], _reader(right))
     return _equality(_reader(left), sign, _reader(right))
 
 
-def _against_literal(read: _Read, test: _Test, literal: object, kind: Kind) -> _Clause:
+def _against_literal(find: _Read, test: _Test, literal: object, kind: Kind) -> _Clause:
+    exact = _CLASSES.get(kind)
+    if exact is not None:
+
+        def of_class(attributes: Attributes) -> Verdict:
+            value = find(attributes)
+            return test(value, literal) if type(value) is exact else None
+
+        return of_class
+
     def clause(attributes: Attributes) -> Verdict:
-        value = read(attributes)
+        value = find(attributes)
         return test(value, literal) if kind_of(value) is kind else None
 
     return clause
@@ -219,16 +230,8 @@ def _membership(item: Operand, items: Operand) -> _Clause:
 
 def _reader(operand: Operand) -> _Read:
     """Reads the operand's value, MISSING where it is absent or not of its declared kind."""
-    if isinstance(operand, Literal):
-        value = operand.value
-        return lambda _: value
-    if isinstance(operand, ListLiteral):
-        values = tuple(element.value for element in operand.elements)
-        return lambda _: values
-    find, kind = _finder(operand.name), operand.kind
-    if kind is Kind.TIMESTAMP:
-        return lambda attributes: _instant(find(attributes))
-    if kind is None:
+    find, kind = _finder(operand), operand.kind
+    if kind is None or not isinstance(operand, Path):
         return find
 
     def read(attributes: Attributes) -> object:
@@ -245,10 +248,24 @@ def _instant(value: object) -> object:
     return value if kind_of(value) is Kind.TIMESTAMP else MISSING
 
 
-def _finder(name: str) -> _Read:
-    """Finds an attribute by its dotted name.
+def _finder(operand: Operand) -> _Read:
+    """Finds the operand's value as it comes, MISSING where it is absent."""
+    if isinstance(operand, Literal):
+        value = operand.value
+        return lambda _: value
+    if isinstance(operand, ListLiteral):
+        values = tuple(element.value for element in operand.elements)
+        return lambda _: values
+    lookup = _lookup(operand.name)
+    if operand.kind is Kind.TIMESTAMP:
+        return lambda attributes: _instant(lookup(attributes))
+    return lookup
 
-    The name itself is looked up first, then maps within its longest known prefix, as CEL resolves
+
+def _lookup(name: str) -> _Read:
+    """Looks an attribute up by its dotted name.
+
+    The name itself is tried first, then maps within its longest known prefix, as CEL resolves
     names: `profile.plan` is the key "profile.plan", else "plan" in the map "profile".
     """
     if "." not in name:

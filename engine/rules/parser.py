@@ -106,10 +106,10 @@ class _Parser:
         self.paths: set[str] = set()
 
     def rule(self) -> Node:
-        node = self._condition(self._or())
+        parsed = self._or()
         if self._here.type != "end":
             raise self._unexpected('"&&", "||" or the end of the rule')
-        return node
+        return self._condition(parsed)
 
     # The grammar, loosest operator first.
 
@@ -152,9 +152,11 @@ class _Parser:
                 sign.start,
             )
         if sign.value == "in":
-            check_member(left, right, sign.start)
+            if self.types is not None:
+                check_member(left, right, sign.start)
             return Member(self._number_clause(start), left, right)
-        check_comparison(str(sign.value), left, right, sign.start)
+        if self.types is not None:
+            check_comparison(str(sign.value), left, right, sign.start)
         return Compare(self._number_clause(start), str(sign.value), left, right)
 
     def _unary(self) -> Node | Operand:
@@ -297,7 +299,8 @@ class _Parser:
         """``parsed`` as a condition: an operand becomes a clause of its own."""
         if not isinstance(parsed, Operand):
             return parsed
-        check_condition(parsed)
+        if self.types is not None:
+            check_condition(parsed)
         return Truth(self._number_clause(parsed.start, parsed.end), parsed)
 
     def _number_clause(self, start: int, end: int | None = None) -> int:
