@@ -46,7 +46,6 @@ _TESTS: Final[dict[str, _Test]] = {
     ">=": operator.ge,
 }
 _MIRRORED: Final = {"==": "==", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
-_HASHABLE: Final = ORDERED | {Kind.NULL}
 # The kinds whose values are exactly those of one class, which is quicker to see than a kind.
 _CLASSES: Final[dict[Kind, type]] = {Kind.STRING: str, Kind.BOOLEAN: bool}
 _SYMBOLS: Final = {True: "T", False: "F", None: "U"}
@@ -204,19 +203,9 @@ def _equality(read_left: _Read, sign: str, read_right: _Read) -> _Clause:
 
 
 def _membership(item: Operand, items: Operand) -> _Clause:
-    read = _reader(item)
     if isinstance(items, ListLiteral):
-        # Kinds stand beside values because Python's True equals its 1.
-        members = frozenset((element.kind, element.value) for element in items.elements)
-
-        def among_literals(attributes: Attributes) -> Verdict:
-            value = read(attributes)
-            kind = kind_of(value)
-            if kind is None:
-                return None
-            return kind in _HASHABLE and (kind, value) in members
-
-        return among_literals
+        return _among_literals(item, items)
+    read = _reader(item)
     read_items = _reader(items)
 
     def among_items(attributes: Attributes) -> Verdict:
@@ -226,6 +215,29 @@ def _membership(item: Operand, items: Operand) -> _Clause:
         return contains(container, value)
 
     return among_items
+
+
+def _among_literals(item: Operand, items: ListLiteral) -> _Clause:
+    # By kind, because Python's True equals its 1.
+    members = {
+        kind: frozenset(element.value for element in items.elements if element.kind is kind)
+        for kind in {element.kind for element in items.elements}
+    }
+    if isinstance(item, Path) and item.kind is not None and item.kind in ORDERED:
+        same_kind = members.get(item.kind, frozenset())
+        return _against_literal(_finder(item), _is_among, same_kind, item.kind)
+    read = _reader(item)
+
+    def clause(attributes: Attributes) -> Verdict:
+        value = read(attributes)
+        kind = kind_of(value)
+        return None if kind is None else value in members.get(kind, ())
+
+    return clause
+
+
+def _is_among(value: object, members: frozenset[object]) -> bool:
+    return value in members
 
 
 def _reader(operand: Operand) -> _Read:
@@ -269,7 +281,7 @@ def _lookup(name: str) -> _Read:
     names: `profile.plan` is the key "profile.plan", else "plan" in the map "profile".
     """
     if "." not in name:
-        return lambda attributes: attributes.get(name, MISSING)
+        return operator.methodcaller("get", name, MISSING)
     parts = name.split(".")
     prefixes = [(".".join(parts[:n]), parts[n:]) for n in range(len(parts) - 1, 0, -1)]
 
