@@ -47,9 +47,9 @@ def designs(draw: st.DrawFn) -> Design:
                     layer=f"l{layer}",
                     range_=(low / 20, high / 20),
                     ramp=draw(st.sampled_from([0, 0.1, 0.5, 1])),
-                    weights=tuple(draw(st.lists(st.integers(1, 9), min_size=1, max_size=4))),
+                    weights=tuple(draw(st.lists(st.integers(1, 9), min_size=2, max_size=4))),
                     slot=f"{draw(st.sampled_from(['home', 'search']))}.slot{layer}",
-                    state=draw(st.sampled_from(["draft", "running", "running", "paused", "ended"])),
+                    state=draw(st.sampled_from(["running", "running", "draft", "paused", "ended"])),
                 )
             )
     return Design(holdouts, tuple(experiments))

@@ -152,8 +152,10 @@ def test_raising_a_ramp_moves_nobody_who_already_takes_part(
     design: Design, data: st.DataObject
 ) -> None:
     index = data.draw(st.integers(0, len(design.experiments) - 1))
+    low = data.draw(st.floats(0.2, 0.6))
+    design = with_change(design, index, state="running", ramp=low)
     chosen = design.experiments[index]
-    raised = with_change(design, index, ramp=data.draw(st.floats(chosen.ramp, 1)))
+    raised = with_change(design, index, ramp=data.draw(st.floats(low, 1)))
     for unit in UNITS:
         for surface in ("home", "search"):
             before = _variants(design, unit, surface)
@@ -169,6 +171,7 @@ def test_adding_or_ending_an_experiment_moves_nobody_in_another(
 ) -> None:
     """Dropping one from a design is adding it to the rest, seen backwards."""
     index = data.draw(st.integers(0, len(design.experiments) - 1))
+    design = with_change(design, index, state="running")
     chosen = design.experiments[index]
     rest = design.experiments[:index] + design.experiments[index + 1 :]
     without = replace(design, experiments=rest)
