@@ -1,0 +1,38 @@
+"""Policies: a context and the eligible actions in, an exact distribution over them out.
+
+Start at `make_policy`; `policies.types.Policy` is what every policy promises.
+"""
+
+from policies.errors import PolicyError
+from policies.parameters import ParameterDescription, ParameterFault
+from policies.pmf import apply_floor, draw, normalise
+from policies.registry import (
+    POLICY_KINDS,
+    describe_parameters,
+    load_policy,
+    make_policy,
+    parameter_faults,
+)
+from policies.snapshots import snapshot_digest
+from policies.types import Action, Context, Feedback, FloatArray, Policy, Value
+
+__all__ = [
+    "POLICY_KINDS",
+    "Action",
+    "Context",
+    "Feedback",
+    "FloatArray",
+    "ParameterDescription",
+    "ParameterFault",
+    "Policy",
+    "PolicyError",
+    "Value",
+    "apply_floor",
+    "describe_parameters",
+    "draw",
+    "load_policy",
+    "make_policy",
+    "normalise",
+    "parameter_faults",
+    "snapshot_digest",
+]

@@ -1,0 +1,192 @@
+"""The values that pass between a policy and its caller, and the protocol every policy follows."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import ClassVar, Protocol, TypeGuard
+
+import numpy as np
+import numpy.typing as npt
+
+from policies.errors import PolicyError
+
+FloatArray = npt.NDArray[np.float64]
+Value = float | str | bool | None
+Context = Mapping[str, Value]
+
+LARGEST_NUMBER = 1e100
+"""Numbers at or beyond this magnitude are refused: their squares would leave float64's range."""
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """Something a slot can show.
+
+    Parameters
+    ----------
+    id
+        1 to 64 of ``A-Z a-z 0-9 _ -``.
+    features
+        What is known of the action, by name: a finite number, a string, a bool, or None where
+        it is missing. Copied, and read-only from then on.
+
+    Raises
+    ------
+    PolicyError
+        If the id or a feature is not of that form.
+    """
+
+    id: str
+    features: Mapping[str, Value] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        if not _is_id(self.id):
+            raise PolicyError(f"action id is {self.id!r}. Use 1 to 64 letters, digits, '_' or '-'.")
+        check_attributes(self.features, f"action {self.id!r}")
+        object.__setattr__(self, "features", MappingProxyType(dict(self.features)))
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """One matured decision, as a policy learns from it.
+
+    Parameters
+    ----------
+    context
+        What was known of the unit, by attribute name.
+    actions
+        The actions eligible at the draw, each once.
+    action
+        The id of the one drawn.
+    propensity
+        The probability with which it was drawn, in (0, 1].
+    reward
+        What it earned, in the reward's unit; finite.
+
+    Raises
+    ------
+    PolicyError
+        If any of these is not so.
+    """
+
+    context: Context
+    actions: tuple[Action, ...]
+    action: str
+    propensity: float
+    reward: float
+
+    def __post_init__(self) -> None:
+        if self.action not in action_ids(self.actions):
+            raise PolicyError(
+                f"feedback.action is {self.action!r}, which is not among the eligible actions "
+                f"{[a.id for a in self.actions]}. Log the eligible set of the same draw."
+            )
+        if not (_is_number(self.propensity) and 0.0 < self.propensity <= 1.0):
+            raise PolicyError(
+                f"feedback.propensity is {self.propensity!r}. Give the probability with which "
+                "the action was drawn, in (0, 1]."
+            )
+        if not (_is_number(self.reward) and abs(self.reward) < LARGEST_NUMBER):
+            raise PolicyError(f"feedback.reward is {self.reward!r}. Give a finite number.")
+        check_attributes(self.context, "feedback.context")
+
+
+class Policy(Protocol):
+    """Turns a context and the eligible actions into a distribution over them, and learns.
+
+    A policy never draws and never reads a clock: what it answers depends on its state and its
+    arguments alone, and answering leaves no trace on its state.
+    """
+
+    kind: ClassVar[str]
+
+    @property
+    def resumable(self) -> bool:
+        """Whether ``learn(a)``, save, load, ``learn(b)`` gives the bytes of ``learn(a + b)``."""
+
+    def pmf(self, context: Context, actions: Sequence[Action]) -> FloatArray:
+        """Probability of each action, (k,) in the order given: ≥ 0, summing to 1 within 1e-9.
+
+        Raises
+        ------
+        PolicyError
+            If there is no action, an action twice, an attribute that the policy reads is not
+            finite or of no known type, or no action that this policy can choose.
+        """
+
+    def pmfs(self, contexts: Sequence[Context], actions: Sequence[Action]) -> FloatArray:
+        """`pmf` for n contexts at once, (n, k): the same numbers up to rounding, far faster."""
+
+    def expected(self, context: Context, actions: Sequence[Action]) -> FloatArray | None:
+        """Expected reward of each action, (k,) in the reward's unit; None without a model."""
+
+    def learn(self, feedback: Sequence[Feedback]) -> None:
+        """Learn from matured decisions, in their order; how they are batched changes nothing.
+
+        Raises
+        ------
+        PolicyError
+            If any of them cannot be learned from; then none of them has been.
+        """
+
+    def dumps(self) -> bytes:
+        """The policy's snapshot: all that it knows, as the bytes `load_policy` reads."""
+
+
+def action_ids(actions: Sequence[Action]) -> tuple[str, ...]:
+    """The ids of eligible actions, in order.
+
+    Raises
+    ------
+    PolicyError
+        If there are none, or one appears twice.
+    """
+    ids = tuple([action.id for action in actions])
+    if not ids:
+        raise PolicyError("actions is empty. Give at least one eligible action.")
+    if len(set(ids)) != len(ids):
+        twice = sorted({i for i in ids if ids.count(i) > 1})
+        raise PolicyError(f"actions holds {twice} more than once. Give each action once.")
+    return ids
+
+
+def check_attributes(attributes: Mapping[str, Value], owner: str) -> None:
+    """Refuse attributes whose name is no string or whose value no policy can read.
+
+    Raises
+    ------
+    PolicyError
+        Naming ``owner``, the attribute and its value.
+    """
+    for name, value in attributes.items():
+        if type(name) is not str:
+            raise PolicyError(f"{owner} has an attribute named {name!r}. Names are strings.")
+        check_value(name, value, owner)
+
+
+def check_value(name: str, value: object, owner: str) -> None:
+    """Refuse a value that is no finite number, string, bool or None.
+
+    Raises
+    ------
+    PolicyError
+        Naming ``owner``, the attribute and its value.
+    """
+    if value is None or isinstance(value, str | bool):
+        return
+    if not _is_number(value) or not -LARGEST_NUMBER < value < LARGEST_NUMBER:
+        raise PolicyError(
+            f"{owner}: {name!r} is {value!r}. Give a finite number, a string, a bool, or None "
+            "where it is missing."
+        )
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, str) and _ID.match(value) is not None
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
