@@ -14,6 +14,8 @@ type gets the columns of its new type beside the old.
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -105,14 +107,12 @@ class Encoder:
         x = [0.0] * self.width
         x[0] = 1.0
         unseen = 0.0
-        for name in self._names(context):
+        for name in self._place_known(context, x):
             column, number = self._place(name, context.get(name))
-            if column is None:
-                continue
-            if type(column) is int:
-                x[column] = number
-            else:
+            if isinstance(column, Column):
                 unseen += number * number
+            elif column is not None:
+                x[column] = number
         return np.array(x), unseen
 
     def encode_many(self, contexts: Sequence[Context]) -> tuple[FloatArray, FloatArray]:
@@ -120,10 +120,7 @@ class Encoder:
         x = np.zeros((len(contexts), self.width))
         x[:, 0] = 1.0
         unseen = np.zeros(len(contexts))
-        given: Iterable[str] = self._features or ()
-        if self._features is None:
-            given = sorted(self._attributes.keys() | set().union(*contexts))
-        for name in given:
+        for name in self._names(dict.fromkeys(chain.from_iterable(contexts))):
             values = [context.get(name) for context in contexts]
             if not self._encode_numbers(name, values, x):
                 self._encode_values(name, values, contexts, x, unseen)
@@ -131,19 +128,42 @@ class Encoder:
 
     def grow(self, context: Context) -> None:
         """Add the columns that the context needs and that are not there yet."""
-        for name in sorted(self._names(context)):
+        for name in self._names(context):
             column, _ = self._place(name, context.get(name))
             if isinstance(column, Column):
                 self._append(column)
 
     def _names(self, context: Context) -> Sequence[str]:
-        if self._features is not None:
-            return self._features
-        known = self._attributes
-        if context.keys() == known.keys():
-            return tuple(known)
-        # Sorted: the order of a mapping's keys is no part of the log.
-        return sorted(known.keys() | context.keys())
+        """The attributes to encode, sorted: the order of a mapping's keys is no part of the log."""
+        return sorted(
+            self._attributes.keys() | context.keys() if self._features is None else self._features
+        )
+
+    def _place_known(self, context: Context, x: list[float]) -> Sequence[str]:
+        """Place plain values that have columns, as `_place` would; return the other attributes.
+
+        This is the decision path: one dictionary look-up for an attribute and no call.
+        """
+        features = self._features
+        rest = []
+        attributes = self._attributes
+        for name in context if features is None else features:
+            attribute = attributes.get(name)
+            if attribute is not None:
+                value: Any = context.get(name)  # its type decides below
+                kind = type(value)
+                if kind is float or kind is int:
+                    # NaN fails this comparison, and goes on to be refused.
+                    if attribute.number >= 0 and -LARGEST_NUMBER < value < LARGEST_NUMBER:
+                        x[attribute.number] = value * attribute.inverse_unit
+                        continue
+                elif kind is str and value in attribute.categories:
+                    x[attribute.categories[value]] = 1.0
+                    continue
+            rest.append(name)
+        if features is None and not attributes.keys() <= context.keys():
+            rest += attributes.keys() - context.keys()
+        return sorted(rest)
 
     def _place(self, name: str, value: Value) -> tuple[int | Column | None, float]:
         """The column's index, or the column to grow, and its number; None where that is zero."""

@@ -102,7 +102,8 @@ class _Linear(BasePolicy[LinearParameters]):
     def pmf(self, context: Context, actions: Sequence[Action]) -> FloatArray:
         """(k,), see the class."""
         mean, deviation = self._scores(context, actions)
-        return self._choose(mean[None], deviation[None])[0]
+        (pmf,) = self._choose(mean[None], deviation[None])
+        return np.asarray(pmf)
 
     def pmfs(self, contexts: Sequence[Context], actions: Sequence[Action]) -> FloatArray:
         """(n, k): `pmf` by matrix products over all contexts."""
@@ -229,9 +230,11 @@ class LinUCB(_Linear):
 
     def _choose(self, mean: FloatArray, deviation: FloatArray) -> FloatArray:
         score = mean + deviation
-        tolerance = 1e-9 * (np.abs(mean) + deviation).max(axis=1, keepdims=True)
-        best = score >= score.max(axis=1, keepdims=True) - tolerance
-        return np.asarray(best / best.sum(axis=1, keepdims=True), dtype=np.float64)
+        largest = np.maximum.reduce(score, axis=1, keepdims=True)
+        magnitude = np.maximum.reduce(np.abs(mean) + deviation, axis=1, keepdims=True)
+        best = (score >= largest - 1e-9 * magnitude).astype(np.float64)
+        best /= np.add.reduce(best, axis=1, keepdims=True)
+        return best
 
 
 class LinTS(_Linear):

@@ -41,15 +41,15 @@ def largest_gaussian(mean: FloatArray, scale: FloatArray) -> FloatArray:
     -------
     (n, k), each row summing to one.
     """
-    mean = mean - mean.max(axis=1, keepdims=True)
-    least = 1e-9 * np.maximum(scale.max(axis=1), -mean.min(axis=1))
-    least[least == 0.0] = 1.0
-    scale = np.maximum(scale, least[:, None])
-    low = (mean - _REACH * scale).max(axis=1)
-    high = (mean + _REACH * scale).max(axis=1)
+    mean = mean - np.maximum.reduce(mean, axis=1, keepdims=True)
+    least = 1e-9 * np.maximum(np.maximum.reduce(scale, axis=1), -np.minimum.reduce(mean, axis=1))
+    scale = np.maximum(scale, np.where(least == 0.0, 1.0, least)[:, None])
+    reach = _REACH * scale
+    low = np.maximum.reduce(mean - reach, axis=1)
+    reach += mean
+    high = np.maximum.reduce(reach, axis=1)
     # An action whose whole range lies below `low` is never the largest: its scale is no matter.
-    possible = mean + _REACH * scale > low[:, None]
-    narrowest = np.where(possible, scale, np.inf).min(axis=1)
+    narrowest = np.minimum.reduce(np.where(reach > low[:, None], scale, np.inf), axis=1)
     smooth = high - low <= _SMOOTH_RATIO * narrowest
     if smooth.all():
         return _smooth(mean, scale, low, high)
@@ -92,16 +92,20 @@ def _integrate(
     x: FloatArray, weight: FloatArray, mean: FloatArray, scale: FloatArray
 ) -> FloatArray:
     """Normalised integrals (n, k) over nodes x (n, q) with weights (q,) or (n, q)."""
-    z = (x[:, :, None] - mean[:, None, :]) / scale[:, None, :]
+    z = x[:, None, :] - mean[:, :, None]
+    z /= scale[:, :, None]
     below = ndtr(z)
-    z *= z
+    np.multiply(z, z, out=z)
     z *= -0.5
     density = np.exp(z, out=z)
-    all_below = below.prod(axis=2) * weight
+    all_below = np.multiply.reduce(below, axis=1)
+    all_below *= weight
     # Φ underflows far below an action's range, where the product has long vanished.
     density /= np.maximum(below, 1e-300, out=below)
-    mass = np.matmul(all_below[:, None, :], density)[:, 0, :] / scale
-    return np.asarray(mass / mass.sum(axis=1, keepdims=True), dtype=np.float64)
+    mass: FloatArray = np.matmul(density, all_below[:, :, None])[:, :, 0]
+    mass /= scale
+    mass /= np.add.reduce(mass, axis=1, keepdims=True)
+    return mass
 
 
 def largest_beta(a: FloatArray, b: FloatArray) -> FloatArray:

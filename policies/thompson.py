@@ -185,15 +185,16 @@ class ThompsonGaussian(_Thompson[ThompsonGaussianParameters]):
     def _best(self, rows: FloatArray) -> FloatArray:
         deviation = self.parameters.exploration * self._noise()
         scale = deviation / np.sqrt(self.parameters.prior_count + rows[:, 0])
-        return largest_gaussian(self._means(rows)[None], scale[None])[0]
+        (pmf,) = largest_gaussian(self._means(rows)[None], scale[None])
+        return np.asarray(pmf)
 
     def _means(self, rows: FloatArray) -> FloatArray:
         prior = self.parameters.prior_count
         # As a step from the common mean, so that a large common part costs no precision.
         centre = self._centre()
-        return centre + rows[:, 0] / (prior + rows[:, 0]) * np.where(
-            rows[:, 0] > 0, rows[:, 1] - centre, 0.0
-        )
+        count, mean = rows[:, 0], rows[:, 1]
+        step = np.where(count > 0, mean - centre, 0.0)
+        return np.asarray(centre + count / (prior + count) * step, dtype=np.float64)
 
     def _centre(self) -> float:
         count, mean = self._statistics[:, 0], self._statistics[:, 1]

@@ -158,9 +158,10 @@ class VowpalWabbit(BasePolicy[VowpalWabbitParameters]):
 def _features(attributes: Mapping[str, Value], owner: str) -> str:
     """Features as text: ``number:value``, ``category=value``, ``missing?``.
 
-    ``=`` and ``?`` are percent-encoded within names, so the three forms never meet.
+    ``=`` and ``?`` are percent-encoded within names, so the three forms never meet. Sorted, since
+    the order of features changes VW's float32 sums and the order of keys is no part of the log.
     """
-    return " ".join([_feature(name, value, owner) for name, value in attributes.items()])
+    return " ".join([_feature(name, attributes[name], owner) for name in sorted(attributes)])
 
 
 def _feature(name: str, value: Value, owner: str) -> str:

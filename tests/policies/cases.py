@@ -1,0 +1,91 @@
+"""What the contract suite needs to know of each kind: parameters, and a small log to learn from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from policies import Action, Context, Feedback, Policy, make_policy
+
+ACTIONS = (
+    Action("A", {"depth": 4, "tone": "warm"}),
+    Action("B", {"depth": 1.5, "new": True}),
+    Action("C"),
+    Action("D", {"tone": None}),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kind with parameters; ``reads`` is an attribute whose value matters to it."""
+
+    kind: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    reads: str | None = None
+
+    def make(self) -> Policy:
+        return make_policy(self.kind, **self.parameters)
+
+    def trained(self) -> Policy:
+        policy = self.make()
+        policy.learn(feedback(60, seed=1))
+        return policy
+
+
+CASES = (
+    Case("fixed", {"action": "B"}),
+    Case("uniform"),
+    Case("weighted", {"weights": {"A": 3, "B": 1, "C": 0}}),
+    Case(
+        "segment",
+        {
+            "segments": [
+                {"id": "vip", "weights": {"A": 1.0}},
+                {"id": "new", "weights": {"A": 1.0, "B": 4.0}},
+            ],
+            "otherwise": {"C": 1.0, "D": 1.0},
+        },
+        reads="segment.new",
+    ),
+    Case("thompson_beta"),
+    Case("thompson_gaussian"),
+    Case("lin_ucb", reads="hour"),
+    Case("lin_ucb", {"features": ["device", "hour", "age"], "max_categories": 2}, reads="hour"),
+    Case("lin_ts", reads="hour"),
+    Case("vw", {"bits": 10}, reads="hour"),
+    Case("vw", {"bits": 10, "exploration": "epsilon", "features": ["hour"]}, reads="hour"),
+)
+
+
+def context(rng: np.random.Generator) -> Context:
+    """A context with every type of value, some missing, and the segments' booleans."""
+    values: dict[str, float | str | bool | None] = {
+        "hour": int(rng.integers(24)),
+        "revenue": float(rng.lognormal(6.0, 2.0)),
+        "device": str(rng.choice(["phone", "desk top", "tv|x:1", "wéb\n"])),
+        "member": bool(rng.random() < 0.5),
+        "age": None if rng.random() < 0.3 else float(rng.normal()),
+        "segment.vip": bool(rng.random() < 0.2),
+        "segment.new": bool(rng.random() < 0.5),
+    }
+    if rng.random() < 0.2:
+        del values["revenue"]
+    return values
+
+
+def contexts(n: int, seed: int) -> list[Context]:
+    rng = np.random.default_rng(seed)
+    return [context(rng) for _ in range(n)]
+
+
+def feedback(n: int, seed: int) -> list[Feedback]:
+    """A uniformly logged log with rewards in [0, 1] that depend on context and action."""
+    rng = np.random.default_rng(seed)
+    log = []
+    for _ in range(n):
+        seen, drawn = context(rng), int(rng.integers(len(ACTIONS)))
+        chance = 0.8 if bool(seen["member"]) == (drawn < 2) else 0.2
+        reward = float(rng.random() < chance)
+        log.append(Feedback(seen, ACTIONS, ACTIONS[drawn].id, 0.25, reward))
+    return log

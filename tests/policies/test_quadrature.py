@@ -1,0 +1,132 @@
+"""Exact Thompson pmfs against scipy's adaptive quadrature, closed forms and large simulations."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from scipy.integrate import quad
+from scipy.special import ndtr
+from scipy.stats import beta, norm
+
+from policies import FloatArray
+from policies.quadrature import largest_beta, largest_gaussian
+
+
+def by_adaptive_quadrature(distributions: list[object], breaks: FloatArray) -> FloatArray:
+    """P(each is largest), by QUADPACK between the given breaks."""
+
+    def density(x: float, a: int) -> float:
+        product = 1.0
+        for b, other in enumerate(distributions):
+            product *= other.pdf(x) if a == b else other.cdf(x)  # type: ignore[attr-defined]  # scipy's frozen distributions have no types
+        return product
+
+    edges = np.unique(breaks)
+    return np.array(
+        [
+            sum(
+                quad(density, lo, hi, args=(a,), epsabs=1e-11, epsrel=1e-10)[0]
+                for lo, hi in pairwise(edges)
+            )
+            for a in range(len(distributions))
+        ]
+    )
+
+
+def around(centre: FloatArray, scale: FloatArray) -> FloatArray:
+    return np.concatenate([centre + c * scale for c in (-9, -5, -2, 0, 2, 5, 9)])
+
+
+@pytest.mark.parametrize(
+    ("mean", "scale"),
+    [
+        ([0.0, 0.0], [1.0, 1.0]),
+        ([0.3, 0.1, -0.2, 0.4], [0.5, 0.4, 0.6, 0.3]),
+        ([0.0, 0.1, 1.0], [1.0, 1e-3, 1e-6]),
+        ([5.0, 4.9, 0.0, 3.0], [1e-4, 0.1, 10.0, 1.0]),
+        ([0.0, 1e-7], [1.0, 1e-8]),
+        ([1e6, 1e6 + 1e-3], [1e-3, 2e-3]),
+    ],
+)
+def test_a_gaussian_pmf_equals_adaptive_quadrature(mean: list[float], scale: list[float]) -> None:
+    m, s = np.array(mean), np.array(scale)
+    exact = by_adaptive_quadrature(
+        [norm(a, b) for a, b in zip(m - m.max(), s, strict=True)], around(m - m.max(), s)
+    )
+    np.testing.assert_allclose(largest_gaussian(m[None], s[None])[0], exact, rtol=0, atol=1e-8)
+
+
+def test_two_gaussians_have_the_closed_form() -> None:
+    """P(X > Y) = Φ((m₁ − m₂) / √(s₁² + s₂²)), over scales that span eight decades."""
+    rng = np.random.default_rng(1)
+    mean = rng.normal(size=(500, 2)) * 10.0 ** rng.uniform(-3, 1, (500, 1))
+    scale = 10.0 ** rng.uniform(-4, 4, (500, 2))
+    exact = ndtr((mean[:, 0] - mean[:, 1]) / np.hypot(scale[:, 0], scale[:, 1]))
+    np.testing.assert_allclose(largest_gaussian(mean, scale)[:, 0], exact, rtol=0, atol=1e-8)
+
+
+def test_a_gaussian_pmf_agrees_with_two_million_draws() -> None:
+    mean, scale = np.array([0.2, 0.0, 0.5, 0.45]), np.array([1.0, 2.0, 0.1, 0.4])
+    rng = np.random.default_rng(2)
+    n = 2_000_000
+    best = (mean + scale * rng.standard_normal((n, 4))).argmax(axis=1)
+    pmf = largest_gaussian(mean[None], scale[None])[0]
+    z = (np.bincount(best, minlength=4) / n - pmf) / np.sqrt(pmf * (1 - pmf) / n)
+    assert np.abs(z).max() < 4.0
+
+
+def test_certain_scores_share_alike_when_equal_and_win_when_largest() -> None:
+    zero = np.zeros((1, 3))
+    np.testing.assert_allclose(largest_gaussian(zero, zero), [[1 / 3, 1 / 3, 1 / 3]], atol=1e-12)
+    np.testing.assert_allclose(
+        largest_gaussian(np.array([[1.0, 2.0, 2.0]]), zero), [[0.0, 0.5, 0.5]], atol=1e-12
+    )
+
+
+def test_rows_do_not_touch_each_other() -> None:
+    rng = np.random.default_rng(3)
+    mean, scale = rng.normal(size=(40, 6)), 10.0 ** rng.uniform(-3, 1, (40, 6))
+    together = largest_gaussian(mean, scale)
+    alone = np.vstack(
+        [largest_gaussian(m[None], s[None]) for m, s in zip(mean, scale, strict=True)]
+    )
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ([1.0, 1.0], [1.0, 1.0]),
+        ([0.5, 0.5, 3.0], [0.5, 2.0, 1.0]),
+        ([0.7, 1.3, 2.9], [1.1, 0.9, 0.6]),
+        ([20.0, 25.0, 2.0], [80.0, 70.0, 5.0]),
+        ([1000.0, 1.0, 1020.0], [99000.0, 1.0, 98980.0]),
+    ],
+)
+def test_a_beta_pmf_equals_adaptive_quadrature(a: list[float], b: list[float]) -> None:
+    shapes = [beta(x, y) for x, y in zip(a, b, strict=True)]
+    centre = np.array([s.mean() for s in shapes])
+    spread = np.array([s.std() for s in shapes])
+    ends = np.array([0.0, 1e-13, 1e-10, 1e-7, 1e-4, 1e-2])
+    inside = np.clip(around(centre, spread), 0.0, 1.0)
+    exact = by_adaptive_quadrature(shapes, np.concatenate([inside, ends, 1.0 - ends]))
+    np.testing.assert_allclose(largest_beta(np.array(a), np.array(b)), exact, rtol=0, atol=1e-8)
+
+
+def test_a_beta_pmf_agrees_with_two_million_draws() -> None:
+    a, b = np.array([2.0, 30.0, 1.0, 300.0]), np.array([8.0, 100.0, 1.0, 900.0])
+    n = 2_000_000
+    best = np.random.default_rng(4).beta(a, b, (n, 4)).argmax(axis=1)
+    pmf = largest_beta(a, b)
+    z = (np.bincount(best, minlength=4) / n - pmf) / np.sqrt(pmf * (1 - pmf) / n)
+    assert np.abs(z).max() < 4.0
+
+
+def test_a_beta_pmf_survives_a_long_history() -> None:
+    """At 1e8 trials an action the normal approximation is exact enough to compare with."""
+    a = np.array([1.0e7, 1.0003e7, 0.5])
+    b = np.array([9.0e7, 8.9997e7, 1e9])
+    mean, n = a / (a + b), a + b
+    scale = np.sqrt(mean * (1 - mean) / n)
+    normal = largest_gaussian(mean[None], scale[None])[0]
+    np.testing.assert_allclose(largest_beta(a, b), normal, atol=1e-4)
