@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from policies import FloatArray, PolicyError, apply_floor, draw, normalise
 
-weights = st.lists(st.floats(0.0, 1e12), min_size=1, max_size=30).filter(lambda w: sum(w) > 0.0)
+weight = st.just(0.0) | st.floats(1e-12, 1e12)
+weights = st.lists(weight, min_size=1, max_size=30).filter(lambda w: sum(w) > 0.0)
 uniforms = st.floats(0.0, 1.0, exclude_max=True)
 
 
