@@ -24,10 +24,10 @@ def normalise(pmf: FloatArray) -> FloatArray:
         If a row is empty, holds a negative or non-finite number, or sums to zero.
     """
     values = np.asarray(pmf, dtype=np.float64)
-    if values.shape[-1] == 0 or not (values.min(axis=None, initial=0.0) >= 0.0):
+    if values.shape[-1] == 0 or not (values >= 0.0).all():
         raise PolicyError(f"pmf is {values}. Give at least one number, each of them ≥ 0.")
-    total = values.sum(axis=-1, keepdims=True)
-    if not (np.isfinite(total) & (total > 0.0)).all():
+    total = np.add.reduce(values, axis=-1, keepdims=True)
+    if not ((total > 0.0) & (total < np.inf)).all():
         raise PolicyError(f"pmf sums to {total.squeeze(-1)}. Give a positive, finite total.")
     # A subnormal total keeps too few bits to divide by: bring the largest to one first.
     if (total < 1e-290).any():

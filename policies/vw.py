@@ -165,6 +165,8 @@ def _features(attributes: Mapping[str, Value], owner: str) -> str:
 
 
 def _feature(name: str, value: Value, owner: str) -> str:
+    if type(value) is float and -_LARGEST <= value <= _LARGEST:
+        return f"{_escape(name)}:{value!r}"
     if isinstance(value, str):
         return f"{_escape(name)}={_escape(value)}"
     if value is None:
