@@ -111,6 +111,19 @@ def test_lin_ucb_shares_alike_between_actions_never_tried() -> None:
     np.testing.assert_array_equal(policy.pmf({"x": 1.0}, ACTIONS), [0.0, 0.5, 0.5])
 
 
+def test_rounding_breaks_no_tie() -> None:
+    """Two actions that learned the same rows in another order differ by rounding alone."""
+    rows = log(60, seed=11)
+    policy = make_policy("lin_ucb")
+    for action, lessons in (("A", rows), ("B", rows[::-1])):
+        policy.learn([Feedback(r.context, ACTIONS, action, 0.5, r.reward) for r in lessons])
+    expected = policy.expected(rows[0].context, ACTIONS[:2])
+    assert expected is not None
+    assert expected[0] != expected[1]
+    for row in rows[:10]:
+        np.testing.assert_array_equal(policy.pmf(row.context, ACTIONS[:2]), [0.5, 0.5])
+
+
 def test_lin_ts_is_the_gaussian_integral_of_its_scores() -> None:
     policy = make_policy("lin_ts", alpha=0.5)
     rows = log(120, seed=6)
