@@ -24,13 +24,14 @@ def normalise(pmf: FloatArray) -> FloatArray:
         If a row is empty, holds a negative or non-finite number, or sums to zero.
     """
     values = np.asarray(pmf, dtype=np.float64)
-    if values.shape[-1] == 0 or not (values >= 0.0).all():
+    if values.shape[-1] == 0 or not np.minimum.reduce(values, axis=None, initial=0.0) >= 0.0:
         raise PolicyError(f"pmf is {values}. Give at least one number, each of them ≥ 0.")
     total = np.add.reduce(values, axis=-1, keepdims=True)
-    if not ((total > 0.0) & (total < np.inf)).all():
+    least = np.minimum.reduce(total, axis=None, initial=np.inf)
+    if least == 0.0 or not np.maximum.reduce(total, axis=None, initial=0.0) < np.inf:
         raise PolicyError(f"pmf sums to {total.squeeze(-1)}. Give a positive, finite total.")
     # A subnormal total keeps too few bits to divide by: bring the largest to one first.
-    if (total < 1e-290).any():
+    if least < 1e-290:
         values = values / values.max(axis=-1, keepdims=True)
         total = values.sum(axis=-1, keepdims=True)
     return np.asarray(values / total, dtype=np.float64)

@@ -42,22 +42,29 @@ def largest_gaussian(mean: FloatArray, scale: FloatArray) -> FloatArray:
     (n, k), each row summing to one.
     """
     mean = mean - np.maximum.reduce(mean, axis=1, keepdims=True)
-    least = 1e-9 * np.maximum(np.maximum.reduce(scale, axis=1), -np.minimum.reduce(mean, axis=1))
-    scale = np.maximum(scale, np.where(least == 0.0, 1.0, least)[:, None])
-    reach = _REACH * scale
-    low = np.maximum.reduce(mean - reach, axis=1)
-    reach += mean
-    high = np.maximum.reduce(reach, axis=1)
-    # An action whose whole range lies below `low` is never the largest: its scale is no matter.
-    narrowest = np.minimum.reduce(np.where(reach > low[:, None], scale, np.inf), axis=1)
-    smooth = high - low <= _SMOOTH_RATIO * narrowest
-    if smooth.all():
+    low, high = _range(mean, scale)
+    # The usual case, settled in few operations. Strict, so that zero scales are none of it.
+    if (high - low < _SMOOTH_RATIO * np.minimum.reduce(scale, axis=1)).all():
         return _smooth(mean, scale, low, high)
+    least = 1e-9 * np.maximum(scale.max(axis=1), -mean.min(axis=1))
+    scale = np.maximum(scale, np.where(least == 0.0, 1.0, least)[:, None])
+    low, high = _range(mean, scale)
+    # An action whose whole range lies below `low` is never the largest: its scale is no matter.
+    possible = mean + _REACH * scale > low[:, None]
+    smooth = high - low <= _SMOOTH_RATIO * np.where(possible, scale, np.inf).min(axis=1)
     pmf = np.empty_like(mean)
     pmf[smooth] = _smooth(mean[smooth], scale[smooth], low[smooth], high[smooth])
     rough = ~smooth
     pmf[rough] = _panelled(mean[rough], scale[rough], low[rough], high[rough])
     return pmf
+
+
+def _range(mean: FloatArray, scale: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Where the largest score lies, (n,) and (n,), but for a probability of 1e-17."""
+    reach = _REACH * scale
+    low: FloatArray = np.maximum.reduce(mean - reach, axis=1)
+    high: FloatArray = np.maximum.reduce(mean + reach, axis=1)
+    return low, high
 
 
 def _smooth(mean: FloatArray, scale: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:

@@ -166,7 +166,7 @@ def _features(attributes: Mapping[str, Value], owner: str) -> str:
 
 def _feature(name: str, value: Value, owner: str) -> str:
     if type(value) is float and -_LARGEST <= value <= _LARGEST:
-        return f"{_escape(name)}:{value!r}"
+        return f"{_escape(name)}:{value:.9g}"  # all the digits that VW's float32 keeps
     if isinstance(value, str):
         return f"{_escape(name)}={_escape(value)}"
     if value is None:
@@ -174,7 +174,7 @@ def _feature(name: str, value: Value, owner: str) -> str:
     check_value(name, value, owner)
     if not -_LARGEST <= value <= _LARGEST:
         raise PolicyError(f"{owner}: {name!r} is {value!r}. Rescale it to within ±1e9.")
-    return f"{_escape(name)}:{float(value)!r}"
+    return f"{_escape(name)}:{float(value):.9g}"
 
 
 @functools.lru_cache(maxsize=65_536)
