@@ -74,31 +74,34 @@ def _smooth(mean: FloatArray, scale: FloatArray, low: FloatArray, high: FloatArr
     for i in range(0, len(mean), step):
         rows = slice(i, i + step)
         x = low[rows, None] + (high - low)[rows, None] * node
-        pmf[rows] = _integrate(x, weight, mean[rows], scale[rows])
+        pmf[rows] = _mass(x, weight, mean[rows], scale[rows])
+    pmf /= np.add.reduce(pmf, axis=1, keepdims=True)
     return pmf
 
 
 def _panelled(mean: FloatArray, scale: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
     node, weight = _legendre(_PANEL_NODES)
-    n, k = mean.shape
+    edges = (mean[:, :, None] + scale[:, :, None] * _BREAKS).reshape(
+        len(mean), mean.shape[1] * len(_BREAKS)
+    )
+    edges = np.sort(np.clip(edges, low[:, None], high[:, None]), axis=1)
+    width = np.diff(edges, axis=1)
     pmf = np.empty_like(mean)
-    step = max(1, _CHUNK // (k * k * len(_BREAKS) * _PANEL_NODES))
-    for i in range(0, n, step):
-        rows = slice(i, i + step)
-        m, s = mean[rows], scale[rows]
-        edges = (m[:, :, None] + s[:, :, None] * _BREAKS).reshape(len(m), -1)
-        edges = np.sort(np.clip(edges, low[rows, None], high[rows, None]), axis=1)
-        width = np.diff(edges, axis=1)
-        x = edges[:, :-1, None] + width[:, :, None] * node
-        w = width[:, :, None] * weight
-        pmf[rows] = _integrate(x.reshape(len(m), -1), w.reshape(len(m), -1), m, s)
+    step = max(1, _CHUNK // (_PANEL_NODES * mean.shape[1]))
+    for row in range(len(mean)):
+        panels = np.flatnonzero(width[row])
+        mass = np.zeros((1, mean.shape[1]))
+        for i in range(0, len(panels), step):
+            some = panels[i : i + step]
+            x = (edges[row, some, None] + width[row, some, None] * node).reshape(1, -1)
+            w = (width[row, some, None] * weight).reshape(1, -1)
+            mass += _mass(x, w, mean[row : row + 1], scale[row : row + 1])
+        pmf[row] = mass[0] / mass.sum()
     return pmf
 
 
-def _integrate(
-    x: FloatArray, weight: FloatArray, mean: FloatArray, scale: FloatArray
-) -> FloatArray:
-    """Normalised integrals (n, k) over nodes x (n, q) with weights (q,) or (n, q)."""
+def _mass(x: FloatArray, weight: FloatArray, mean: FloatArray, scale: FloatArray) -> FloatArray:
+    """Integrals (n, k) over nodes x (n, q) with weights (q,) or (n, q)."""
     z = x[:, None, :] - mean[:, :, None]
     z /= scale[:, :, None]
     below = ndtr(z)
@@ -111,7 +114,6 @@ def _integrate(
     density /= np.maximum(below, 1e-300, out=below)
     mass: FloatArray = np.matmul(density, all_below[:, :, None])[:, :, 0]
     mass /= scale
-    mass /= np.add.reduce(mass, axis=1, keepdims=True)
     return mass
 
 

@@ -93,6 +93,15 @@ def test_rows_do_not_touch_each_other() -> None:
     np.testing.assert_allclose(together, alone, rtol=0, atol=1e-14)
 
 
+def test_a_thousand_actions_of_unlike_scales_stay_within_memory() -> None:
+    """Equal actions share alike, though 70,000 nodes by 1,000 actions are taken in parts."""
+    scale = np.ones((1, 1000))
+    scale[0, 500:] = 1e-3
+    pmf = largest_gaussian(np.zeros((1, 1000)), scale)[0]
+    np.testing.assert_allclose(pmf[:500], 1 / 500, rtol=1e-9)
+    assert pmf[500:].max() < 1e-12
+
+
 @pytest.mark.parametrize(
     ("a", "b"),
     [
