@@ -1,0 +1,73 @@
+"""What a policy or a variant was worth: metrics, lift and off-policy evaluation over frames.
+
+Names are imported when first used, so that ``attribution.metrics``, which the decision
+server needs, brings no data frame library with it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from attribution.errors import AttributionError
+
+if TYPE_CHECKING:
+    from attribution.diagnostics import Diagnostics
+    from attribution.effects import lift
+    from attribution.evaluation import evaluate
+    from attribution.joins import JoinedDecisions, JoinedUnits, join_decisions, join_units
+    from attribution.log import EvaluationLog
+    from attribution.metrics import MetricSpec, OutcomeEvent, counts, matures_at, metric_value
+    from attribution.report import EvaluationReport, LiftReport
+    from attribution.reward_models import cross_fit
+
+__all__ = [
+    "AttributionError",
+    "Diagnostics",
+    "EvaluationLog",
+    "EvaluationReport",
+    "JoinedDecisions",
+    "JoinedUnits",
+    "LiftReport",
+    "MetricSpec",
+    "OutcomeEvent",
+    "counts",
+    "cross_fit",
+    "evaluate",
+    "join_decisions",
+    "join_units",
+    "lift",
+    "matures_at",
+    "metric_value",
+]
+
+_HOME = {
+    "Diagnostics": "diagnostics",
+    "EvaluationLog": "log",
+    "EvaluationReport": "report",
+    "JoinedDecisions": "joins",
+    "JoinedUnits": "joins",
+    "LiftReport": "report",
+    "MetricSpec": "metrics",
+    "OutcomeEvent": "metrics",
+    "counts": "metrics",
+    "cross_fit": "reward_models",
+    "evaluate": "evaluation",
+    "join_decisions": "joins",
+    "join_units": "joins",
+    "lift": "effects",
+    "matures_at": "metrics",
+    "metric_value": "metrics",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

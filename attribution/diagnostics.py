@@ -1,0 +1,226 @@
+"""Diagnostics: whether a log can support an estimate of a target, and the reason if not."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtr, stdtr
+
+from attribution.intervals import asymmetry, jackknife, leave_one_out, unit_sums
+from attribution.log import EvaluationLog
+
+FloatArray = npt.NDArray[np.float64]
+Verdict = Literal["ok", "weak", "not_estimable"]
+
+# Below ten effective units, or with half of the weight on one of them, the estimate is a tale of
+# a few units, and no interval from the sample can know what the others would have said.
+LEAST_ESS = 10.0
+LARGEST_SHARE = 0.5
+# Share of the target's choices of which the log can say nothing: every estimate is off by up to
+# this share of the reward's range.
+UNSUPPORTED_REFUSED = 0.1
+UNSUPPORTED_WEAK = 0.01
+# Calibration and mean weight are hypotheses about the log that ought to be true of every log.
+CALIBRATION_ALPHA = 0.001
+# See `intervals.asymmetry`: at 0.1 a nominal tail of .025 is about .033.
+LARGEST_ASYMMETRY = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostics:
+    """What is known of one target on one log before any value is believed.
+
+    Parameters
+    ----------
+    ess
+        Effective number of units, (Σ W)² / Σ W² over unit sums W of the weights.
+    max_weight_share
+        Share of all weight that the heaviest unit bears.
+    mean_weight, mean_weight_p
+        The weights' mean, one in expectation, and the p-value of that (by unit, t). A
+        supplement: under very heavy weights it has no power.
+    min_weight, max_weight
+        Range of the rows' weights.
+    unsupported
+        Share of the target's choices that the log cannot speak of: those of logged probability
+        0 where the log has a pmf, otherwise those never drawn. NaN for a target that is a column.
+    calibration_p
+        The smallest p-value over actions of Σ(1{a} − p) = 0, times the number of actions tested;
+        NaN unless the log has its pmf.
+    asymmetry
+        The largest of the unbiased estimators' and the weights' (see `intervals.asymmetry`).
+    adaptive
+        Whether several loggers followed each other in time, as the snapshots of a learner do.
+    verdict, reason
+        ``ok``; ``weak``, believe it with the reason in mind; ``not_estimable``, no value is given.
+    """
+
+    n: int
+    n_units: int
+    ess: float
+    max_weight_share: float
+    mean_weight: float
+    mean_weight_p: float
+    min_weight: float
+    max_weight: float
+    unsupported: float
+    calibration_p: float
+    asymmetry: float
+    adaptive: bool
+    verdict: Verdict
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values; NaN and infinities become null."""
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in asdict(self).items()
+        }
+
+
+def diagnose(
+    log: EvaluationLog,
+    weight: FloatArray,
+    pmf: FloatArray | None,
+    calibration_p: float,
+    estimates_asymmetry: float,
+    *,
+    guarded: bool,
+) -> Diagnostics:
+    """Diagnostics of one target.
+
+    Parameters
+    ----------
+    weight
+        (n,) π(a_i|x_i) / p_i.
+    pmf
+        (n, k) the target, or None for one that is known at the logged actions only.
+    calibration_p
+        Of the log; see `calibration`.
+    estimates_asymmetry
+        The largest of the unbiased estimators that were asked for.
+    guarded
+        Whether Cressie–Read intervals can be had where asymptotic ones fail.
+    """
+    sums = unit_sums(weight, log.unit)
+    rows = unit_sums(np.ones(log.n), log.unit)
+    total = float(sums.sum())
+    mean = total / log.n
+    without = leave_one_out(sums, rows)
+    se = jackknife(mean, without, 0.05).se
+    values: dict[str, Any] = {
+        "n": log.n,
+        "n_units": log.n_units,
+        "ess": total**2 / float(sums @ sums) if total else 0.0,
+        "max_weight_share": float(sums.max()) / total if total else 1.0,
+        "mean_weight": mean,
+        "mean_weight_p": _two_sided_p((mean - 1) / se, log.n_units - 1) if se else float(mean == 1),
+        "min_weight": float(weight.min()),
+        "max_weight": float(weight.max()),
+        "unsupported": _unsupported(log, pmf),
+        "calibration_p": calibration_p,
+        # Equal weights are no fault of the weights: there is nothing that could be unseen.
+        "asymmetry": max(estimates_asymmetry, asymmetry(without) if se else 0.0),
+        "adaptive": is_adaptive(log),
+    }
+    verdict, reason = _verdict(values, guarded=guarded)
+    return Diagnostics(**values, verdict=verdict, reason=reason)
+
+
+def _verdict(seen: dict[str, Any], *, guarded: bool) -> tuple[Verdict, str]:
+    if seen["calibration_p"] < CALIBRATION_ALPHA:
+        return "not_estimable", (
+            "the actions were not drawn with the logged probabilities "
+            f"(calibration p = {seen['calibration_p']:.2g}); mend the log's propensities"
+        )
+    if seen["unsupported"] > UNSUPPORTED_REFUSED:
+        return "not_estimable", (
+            f"{seen['unsupported']:.1%} of the target's choices are actions that the log never "
+            "drew; evaluate a target that stays among the logged actions"
+        )
+    if seen["ess"] < LEAST_ESS or seen["max_weight_share"] > LARGEST_SHARE:
+        return "not_estimable", (
+            f"the log's {seen['n_units']:,} units are worth {seen['ess']:.1f} under this target, "
+            f"one bears {seen['max_weight_share']:.0%} of the weight and the largest weight is "
+            f"{seen['max_weight']:,.1f}; log with more exploration of what the target does"
+        )
+    faults = []
+    if seen["unsupported"] > UNSUPPORTED_WEAK:
+        faults.append(f"{seen['unsupported']:.1%} of the target's choices were never drawn")
+    if seen["mean_weight_p"] < CALIBRATION_ALPHA:
+        faults.append(
+            f"the weights' mean is {seen['mean_weight']:.3g} and not 1 "
+            f"(p = {seen['mean_weight_p']:.2g}): propensities may be wrong, or the actions that "
+            "the target likes most were hardly drawn"
+        )
+    if seen["adaptive"]:
+        faults.append(
+            "the logging policy learned while it logged, and intervals that take units as "
+            "independent cover somewhat less than they say"
+        )
+    if not seen["asymmetry"] <= LARGEST_ASYMMETRY:
+        faults.append(
+            f"few units carry the estimate ({seen['ess']:,.0f} effective of {seen['n_units']:,}), "
+            + (
+                "so the interval is Cressie–Read's, wider and safe"
+                if guarded
+                else "so asymptotic intervals may cover less than they say; declare reward_range "
+                "to have the Cressie–Read interval"
+            )
+        )
+    if faults:
+        return "weak", "; ".join(faults)
+    return "ok", (
+        f"the log's {seen['n_units']:,} units are worth {seen['ess']:,.0f} under this target and "
+        "none dominates"
+    )
+
+
+def calibration(log: EvaluationLog) -> float:
+    """p-value that actions were drawn with the logged pmf; NaN where the log has none.
+
+    For each action z = Σ_j D_j / √Σ_j V_j over units, D the sum of 1{a} − p over a unit's rows
+    and V its variance p(1 − p); Bonferroni over the actions for which Σ p(1 − p) ≥ 10, below
+    which the normal law does not hold.
+
+    Rows of one unit are separate draws here: an action drawn once for a period is one row.
+    """
+    if log.pmf is None:
+        return math.nan
+    spread = (log.pmf * (1 - log.pmf)).sum(axis=0)
+    drawn = np.bincount(log.action, minlength=log.k)
+    tested = spread >= 10
+    if not tested.any():
+        return math.nan
+    z = (drawn - log.pmf.sum(axis=0))[tested] / np.sqrt(spread[tested])
+    return min(1.0, float(2 * ndtr(-np.abs(z).max())) * int(tested.sum()))
+
+
+def is_adaptive(log: EvaluationLog) -> bool:
+    """Whether two or more loggers served one after the other, none overlapping another."""
+    if log.logger is None or log.time is None or (count := int(log.logger.max()) + 1) < 2:
+        return False
+    time = log.time.astype(np.int64)
+    first = np.full(count, np.iinfo(np.int64).max)
+    last = np.full(count, np.iinfo(np.int64).min)
+    np.minimum.at(first, log.logger, time)
+    np.maximum.at(last, log.logger, time)
+    order = np.argsort(first)
+    return bool((first[order][1:] >= last[order][:-1]).all())
+
+
+def _unsupported(log: EvaluationLog, pmf: FloatArray | None) -> float:
+    if pmf is None:
+        return math.nan
+    if log.pmf is not None:
+        return float((pmf * (log.pmf == 0)).sum()) / log.n
+    drawn = np.bincount(log.action, minlength=log.k) > 0
+    return 0.0 if drawn.all() else float(pmf[:, ~drawn].sum()) / log.n
+
+
+def _two_sided_p(t: float, df: int) -> float:
+    return 2 * float(stdtr(df, -abs(t)))

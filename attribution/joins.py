@@ -1,0 +1,245 @@
+"""Joins: outcomes brought to units for lift and to decisions for evaluation.
+
+A row is complete only when its window and lateness have passed; until then it is left out, never
+counted as the default. The rules are those of `attribution.metrics`, here over whole frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from attribution.errors import AttributionError, refuse_rows
+from attribution.log import as_pandas, column, numbers
+from attribution.metrics import MetricSpec
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JoinedUnits:
+    """One row for each unit, and what was left out.
+
+    Parameters
+    ----------
+    frame
+        Columns ``unit``, ``variant``, ``probability``, ``assigned_at`` of the first assignment,
+        and one for each metric: missing where the unit's window is still open.
+    open
+        By metric, how many units' windows are open.
+    late
+        By metric, how many outcomes lay in a window but arrived after its lateness.
+    conflicts
+        How many units were later assigned another variant; the first stays.
+    """
+
+    frame: pd.DataFrame
+    open: Mapping[str, int]
+    late: Mapping[str, int]
+    conflicts: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JoinedDecisions:
+    """Matured decisions with their metrics, and what was left out.
+
+    Parameters
+    ----------
+    frame
+        The decisions that have matured, with a column for each metric and, if weights were
+        given, ``reward``.
+    open
+        How many decisions have not matured.
+    late
+        By metric, how many outcomes lay in a window but arrived after its lateness.
+    """
+
+    frame: pd.DataFrame
+    open: int
+    late: Mapping[str, int]
+
+
+def join_units(
+    assignments: Any, outcomes: Any, metrics: Sequence[MetricSpec], as_of: pd.Timestamp
+) -> JoinedUnits:
+    """One row for each unit of one experiment, its outcomes counted from first assignment.
+
+    Parameters
+    ----------
+    assignments
+        Columns ``unit``, ``experiment``, ``variant``, ``probability``, ``assigned_at``, of one
+        experiment.
+    outcomes
+        Columns ``unit``, ``metric``, ``value``, ``occurred_at``, ``received_at``.
+    as_of
+        The time of the report, with its zone: units that mature later are open.
+
+    Raises
+    ------
+    AttributionError
+        If a column is missing or not valid, or there is more than one experiment.
+    """
+    assigned = as_pandas(assignments)
+    for name in ("unit", "experiment", "variant", "probability"):
+        column(assigned, name, "assignments")
+    if (count := assigned["experiment"].nunique()) > 1:
+        raise AttributionError(
+            f"`experiment` holds {count} experiments. Join the assignments of one at a time."
+        )
+    started = microseconds(assigned, "assigned_at")
+    assigned = assigned.iloc[np.argsort(started, kind="stable")]
+    first = assigned.drop_duplicates("unit").reset_index(drop=True)
+    differs = assigned["variant"].to_numpy() != (
+        assigned["unit"].map(first.set_index("unit")["variant"]).to_numpy()
+    )
+    conflicts = int(assigned.loc[differs, "unit"].nunique())
+    frame = first[["unit", "variant", "probability", "assigned_at"]].copy()
+    start = microseconds(frame, "assigned_at")
+    events = _events(outcomes, "unit")
+    row = pd.Index(frame["unit"]).get_indexer(pd.Index(events["key"]))
+    still_open, late = {}, {}
+    for spec in metrics:
+        mine = (events["metric"] == spec.name).to_numpy() & (row >= 0)
+        values, late[spec.name] = _aggregate(spec, events[mine], row[mine], start)
+        waiting = start + spec.maturity_us > _instant(as_of)
+        frame[spec.name] = np.where(waiting, np.nan, values)
+        still_open[spec.name] = int(waiting.sum())
+    return JoinedUnits(frame, still_open, late, conflicts)
+
+
+def join_decisions(
+    decisions: Any,
+    outcomes: Any,
+    metrics: Sequence[MetricSpec],
+    as_of: pd.Timestamp,
+    reward: Mapping[str, float] | None = None,
+) -> JoinedDecisions:
+    """Matured decisions with the metrics of their outcomes, for `EvaluationLog.from_frame`.
+
+    Parameters
+    ----------
+    decisions
+        Columns ``decision_id``, ``unit``, ``decided_at``; the others are carried along.
+    outcomes
+        Columns ``metric``, ``value``, ``occurred_at``, ``received_at`` and ``decision_id`` or
+        ``unit`` or both. An outcome that names a decision counts for it alone; one that names
+        only a unit counts for every decision of the unit whose window holds it.
+    as_of
+        The time of the report, with its zone. A decision stays out until all metrics mature.
+    reward
+        Weight of each metric in the column ``reward``, if one is wanted.
+
+    Raises
+    ------
+    AttributionError
+        If a column is missing or not valid, a decision id repeats, or ``reward`` names a metric
+        that is not among ``metrics``.
+    """
+    frame = as_pandas(decisions)
+    ids = column(frame, "decision_id", "decisions")
+    refuse_rows(
+        ids.duplicated().to_numpy(),
+        "decision_id",
+        "repeats an earlier row's",
+        "Keep one row for each decision.",
+        ids.to_numpy(),
+    )
+    names = [spec.name for spec in metrics]
+    for name in reward or {}:
+        if name not in names:
+            raise AttributionError(f"`reward` names {name!r}. Known: {', '.join(names)}.")
+    start = microseconds(frame, "decided_at")
+    longest = max((spec.maturity_us for spec in metrics), default=0)
+    mature = start + longest <= _instant(as_of)
+    frame, start = frame[mature].reset_index(drop=True), start[mature]
+    events, row = _credit(frame, as_pandas(outcomes))
+    late = {}
+    for spec in metrics:
+        mine = (events["metric"] == spec.name).to_numpy()
+        frame[spec.name], late[spec.name] = _aggregate(spec, events[mine], row[mine], start)
+    if reward is not None:
+        frame["reward"] = sum(
+            (weight * frame[name] for name, weight in reward.items()), start=np.zeros(len(frame))
+        )
+    return JoinedDecisions(frame, int((~mature).sum()), late)
+
+
+def _credit(decisions: pd.DataFrame, outcomes: pd.DataFrame) -> tuple[pd.DataFrame, IntArray]:
+    """Pairs of an outcome and the row of a decision to which it may be credited."""
+    has_id, has_unit = "decision_id" in outcomes.columns, "unit" in outcomes.columns
+    if not has_id and not has_unit:
+        raise AttributionError("`outcomes` has neither `decision_id` nor `unit`. Give one.")
+    named = outcomes["decision_id"].notna() if has_id else pd.Series(False, index=outcomes.index)
+    parts, rows = [], []
+    if named.any():
+        direct = _events(outcomes[named], "decision_id")
+        row = pd.Index(decisions["decision_id"]).get_indexer(pd.Index(direct["key"]))
+        parts.append(direct[row >= 0])
+        rows.append(row[row >= 0])
+    if has_unit and not named.all():
+        by_unit = _events(outcomes[~named], "unit")
+        keys = pd.DataFrame(
+            {"key": column(decisions, "unit", "decisions"), "row": np.arange(len(decisions))}
+        )
+        pairs = by_unit.merge(keys, on="key")
+        parts.append(pairs.drop(columns="row"))
+        rows.append(pairs["row"].to_numpy())
+    if not parts:
+        return _events(outcomes.iloc[:0], "decision_id" if has_id else "unit"), np.empty(0, int)
+    return pd.concat(parts, ignore_index=True), np.concatenate(rows)
+
+
+def _events(outcomes: Any, key: str) -> pd.DataFrame:
+    """Outcomes as columns key, metric, value, occurred, received; times in microseconds."""
+    table = as_pandas(outcomes)
+    value = numbers(table, "value", "outcomes")
+    refuse_rows(~np.isfinite(value), "value", "is not finite", "Give finite numbers.", value)
+    return pd.DataFrame(
+        {
+            "key": column(table, key, "outcomes").to_numpy(),
+            "metric": column(table, "metric", "outcomes").to_numpy(),
+            "value": value,
+            "occurred": microseconds(table, "occurred_at"),
+            "received": microseconds(table, "received_at"),
+        }
+    )
+
+
+def _aggregate(
+    spec: MetricSpec, events: pd.DataFrame, row: npt.NDArray[np.intp], start: IntArray
+) -> tuple[npt.NDArray[np.float64], int]:
+    """The metric of each row of ``start``, and how many outcomes came too late for theirs."""
+    since, received = events["occurred"].to_numpy() - start[row], events["received"].to_numpy()
+    within = (since >= 0) & (since <= spec.window_us)
+    in_time = within & (received <= start[row] + spec.maturity_us)
+    counted = events.assign(row=row)[in_time]
+    if spec.aggregate in ("first", "last"):
+        counted = counted.sort_values(["occurred", "received", "value"])
+    values = np.full(len(start), spec.default, dtype=np.float64)
+    found = counted.groupby("row")["value"].agg(spec.aggregate)
+    values[found.index.to_numpy()] = found.to_numpy()
+    return values, int((within & ~in_time).sum())
+
+
+def microseconds(table: pd.DataFrame, name: str) -> IntArray:
+    """A column of timestamps as integer microseconds since the epoch, UTC."""
+    series = column(table, name, name)
+    if not isinstance(series.dtype, pd.DatetimeTZDtype):
+        raise AttributionError(
+            f"`{name}` has type {series.dtype}. It must hold timestamps with a zone: "
+            "convert it with pandas.to_datetime(..., utc=True)."
+        )
+    refuse_rows(series.isna().to_numpy(), name, "is missing", "Give every row its time.")
+    times: IntArray = series.dt.as_unit("us").astype(np.int64).to_numpy()
+    return times
+
+
+def _instant(as_of: pd.Timestamp) -> int:
+    if as_of.tzinfo is None:
+        raise AttributionError(f"`as_of` is {as_of}, without a zone. Give it one, such as UTC.")
+    return (as_of - pd.Timestamp(0, tz="UTC")) // pd.Timedelta(microseconds=1)

@@ -1,0 +1,391 @@
+"""The evaluation log: logged choices with their propensities and rewards, valid once it exists."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from attribution.errors import AttributionError, refuse_rows
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.intp]
+BoolArray = npt.NDArray[np.bool_]
+
+# A pmf that was stored as float32 sums to one within a few 1e-7.
+PMF_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EvaluationLog:
+    """n logged choices among k actions.
+
+    One row is one randomisation: a sticky draw is one row, its reward summed over the period.
+
+    Parameters
+    ----------
+    actions
+        All k actions that could be drawn, drawn or not.
+    action
+        (n,) index into ``actions`` of what was drawn.
+    reward
+        (n,) finite.
+    propensity
+        (n,) in (0, 1]: the probability with which ``action`` was drawn.
+    unit
+        (n,) codes 0…m−1 of the randomisation unit, or None where each row is a unit. Rows of one
+        unit are treated as dependent.
+    eligible
+        (n, k) mask of the actions that could be drawn in each row; None: all of them.
+    pmf
+        (n, k) logged probabilities of all actions. With it the propensities can be checked
+        against what was drawn.
+    context
+        One row for each choice: what the policy saw. Reward models read it.
+    time
+        (n,) when the choice was made, datetime64.
+    logger
+        (n,) codes of the policy snapshot that drew. With ``time`` it tells an adaptive log.
+    reward_range
+        The smallest and largest reward that are possible, known beforehand and never read off
+        the sample. Cressie–Read intervals need it.
+    max_weight
+        The largest π(a|x)/p(a|x) that any target could meet, known beforehand (one over the
+        exploration floor of the least likely action). It narrows Cressie–Read intervals.
+    columns
+        The frame from which the log was read: a target may name one of its columns.
+    """
+
+    actions: tuple[Hashable, ...]
+    action: IntArray
+    reward: FloatArray
+    propensity: FloatArray
+    unit: IntArray | None = None
+    eligible: BoolArray | None = None
+    pmf: FloatArray | None = None
+    context: pd.DataFrame | None = None
+    time: npt.NDArray[np.datetime64] | None = None
+    logger: IntArray | None = None
+    reward_range: tuple[float, float] | None = None
+    max_weight: float = math.inf
+    columns: pd.DataFrame | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        n, k = len(self.action), len(self.actions)
+        if n == 0:
+            raise AttributionError("the log holds no rows. Give it at least two units.")
+        if len(set(self.actions)) < k:
+            raise AttributionError("`actions` names an action twice. Each must be there once.")
+        for name in ("reward", "propensity", "unit", "time", "logger", "context"):
+            value = getattr(self, name)
+            if value is not None and len(value) != n:
+                raise AttributionError(
+                    f"`{name}` has {len(value):,} rows and `action` {n:,}. They must agree."
+                )
+        refuse_rows(
+            (self.action < 0) | (self.action >= k),
+            "action",
+            "is not one of `actions`",
+            "Add it to `actions`, which lists all that could be drawn.",
+            self.action,
+        )
+        refuse_rows(
+            ~np.isfinite(self.reward),
+            "reward",
+            "is not a finite number",
+            "Leave out rows whose outcome is not known yet; a missing reward is not a zero.",
+            self.reward,
+        )
+        # The comparison is written so that NaN fails it.
+        refuse_rows(
+            ~((self.propensity > 0) & (self.propensity <= 1)),
+            "propensity",
+            "is not in (0, 1]",
+            "Log the probability with which the action was drawn.",
+            self.propensity,
+        )
+        self._check_range()
+        if self.eligible is not None:
+            self._check_eligible()
+        if self.pmf is not None:
+            self._check_pmf(self.pmf)
+        if self.n_units < 2:
+            raise AttributionError(
+                "`unit` holds a single unit, from which no spread can be told. "
+                "Evaluate at least two."
+            )
+
+    def _check_range(self) -> None:
+        if not self.max_weight > 1:
+            raise AttributionError(f"`max_weight` is {self.max_weight}. It must exceed 1.")
+        if self.reward_range is None:
+            return
+        low, high = self.reward_range
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise AttributionError(
+                f"`reward_range` is ({low}, {high}). It must be two finite numbers, low < high."
+            )
+        refuse_rows(
+            (self.reward < low) | (self.reward > high),
+            "reward",
+            f"lies outside `reward_range` ({low}, {high})",
+            "Declare the range that is possible, not the one that was expected.",
+            self.reward,
+        )
+
+    def _check_eligible(self) -> None:
+        mask = self.eligible
+        if mask is None or mask.shape != (self.n, self.k):
+            raise AttributionError(
+                f"`eligible` has shape {None if mask is None else mask.shape}. "
+                f"It must be {(self.n, self.k)}: a row for each choice, a column for each action."
+            )
+        refuse_rows(
+            ~mask[np.arange(self.n), self.action],
+            "eligible",
+            "excludes the action that was drawn",
+            "Log the eligible set of the draw itself.",
+        )
+
+    def _check_pmf(self, pmf: FloatArray) -> None:
+        check_pmf("pmf", pmf, self)
+        logged = pmf[np.arange(self.n), self.action]
+        refuse_rows(
+            np.abs(logged - self.propensity) > PMF_TOLERANCE,
+            "propensity",
+            "is not the logged action's entry of `pmf`",
+            "Log the probability of the action that was drawn.",
+            self.propensity,
+        )
+
+    @property
+    def n(self) -> int:
+        """Rows."""
+        return len(self.action)
+
+    @property
+    def k(self) -> int:
+        """Actions."""
+        return len(self.actions)
+
+    @property
+    def n_units(self) -> int:
+        """Units; rows where no unit was given."""
+        return self.n if self.unit is None else int(self.unit.max()) + 1
+
+    def uniform(self) -> FloatArray:
+        """The target that draws each eligible action alike, (n, k)."""
+        mask = np.ones((self.n, self.k)) if self.eligible is None else self.eligible.astype(float)
+        size: FloatArray = mask.sum(axis=1, keepdims=True)
+        return mask / size
+
+    def always(self, action: Hashable) -> FloatArray:
+        """The target that takes one action wherever it is asked, (n, k).
+
+        Raises
+        ------
+        AttributionError
+            If the action is unknown, or not eligible in some row.
+        """
+        if action not in self.actions:
+            raise AttributionError(
+                f"`action` is {action!r}, which the log does not know. "
+                f"Known: {', '.join(map(str, self.actions))}."
+            )
+        index = self.actions.index(action)
+        if self.eligible is not None:
+            refuse_rows(
+                ~self.eligible[:, index],
+                str(action),
+                "is not eligible",
+                "Say what the target does there and pass its pmf, (n, k).",
+            )
+        pmf = np.zeros((self.n, self.k))
+        pmf[:, index] = 1.0
+        return pmf
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: Any,
+        *,
+        action: str,
+        reward: str,
+        propensity: str | float,
+        unit: str | None = None,
+        actions: Sequence[Hashable] | None = None,
+        eligible: npt.ArrayLike | None = None,
+        pmf: npt.ArrayLike | None = None,
+        context: Sequence[str] = (),
+        time: str | None = None,
+        logger: str | None = None,
+        decision_id: str | None = None,
+        reward_range: tuple[float, float] | None = None,
+        max_weight: float | None = None,
+    ) -> EvaluationLog:
+        """Read a log from a pandas, polars or Arrow table, or from a Parquet file.
+
+        Parameters
+        ----------
+        frame
+            The table, or the path of a Parquet file.
+        action, reward, unit, time, logger
+            Names of columns.
+        propensity
+            Name of a column, or the one probability with which every row was drawn.
+        actions
+            All actions that could be drawn; the ones that were, sorted, if not given.
+        context
+            Names of the columns that describe the choice.
+        decision_id
+            Name of a column that must not repeat.
+        reward_range
+            If not given and the reward column is boolean, (0, 1): its type declares it.
+
+        Raises
+        ------
+        AttributionError
+            If a column is missing or of the wrong type, or a row is not valid; the message
+            names the column, how many rows, the first of them, and the repair.
+        """
+        table = as_pandas(frame)
+        if decision_id is not None:
+            ids = column(table, decision_id, "decision_id")
+            refuse_rows(
+                ids.duplicated().to_numpy(),
+                decision_id,
+                "repeats an earlier row's",
+                "Keep one row for each decision.",
+                ids.to_numpy(),
+            )
+        drawn = column(table, action, "action")
+        refuse_rows(
+            drawn.isna().to_numpy(), action, "is missing", "Leave out rows without an action."
+        )
+        known = tuple(sorted(drawn.unique().tolist()) if actions is None else actions)
+        index = pd.Index(known)
+        if not index.is_unique:
+            raise AttributionError("`actions` names an action twice. Each must be there once.")
+        codes: IntArray = index.get_indexer(pd.Index(drawn))
+        refuse_rows(
+            codes < 0,
+            action,
+            "is not one of `actions`",
+            "Add it to `actions`, which lists all that could be drawn.",
+            drawn.to_numpy(),
+        )
+        if reward_range is None and pd.api.types.is_bool_dtype(column(table, reward, "reward")):
+            reward_range = (0.0, 1.0)
+        return cls(
+            actions=known,
+            action=codes.astype(np.intp),
+            reward=numbers(table, reward, "reward"),
+            propensity=(
+                numbers(table, propensity, "propensity")
+                if isinstance(propensity, str)
+                else np.full(len(table), float(propensity))
+            ),
+            unit=None if unit is None else _codes(table, unit, "unit"),
+            eligible=None if eligible is None else np.asarray(eligible, dtype=bool),
+            pmf=None if pmf is None else np.asarray(pmf, dtype=np.float64),
+            context=_context(table, context),
+            time=None if time is None else _times(table, time),
+            logger=None if logger is None else _codes(table, logger, "logger"),
+            reward_range=reward_range,
+            max_weight=math.inf if max_weight is None else max_weight,
+            columns=table,
+        )
+
+
+def check_pmf(name: str, pmf: FloatArray, log: EvaluationLog) -> None:
+    """Raise unless ``pmf`` is an (n, k) pmf over the eligible actions of each row."""
+    if pmf.shape != (log.n, log.k):
+        raise AttributionError(
+            f"`{name}` has shape {pmf.shape}. It must be {(log.n, log.k)}: "
+            "a row for each choice, a column for each of `actions`."
+        )
+    total = pmf.sum(axis=1)
+    # A NaN or an infinity makes the sum one of them too, so one pass finds all three faults.
+    refuse_rows(
+        ~(np.abs(total - 1) <= PMF_TOLERANCE),
+        name,
+        "does not sum to one",
+        "Pass a probability for each of `actions`, in their order.",
+        total,
+    )
+    if pmf.min() < 0:
+        refuse_rows(pmf.min(axis=1) < 0, name, "is negative", "Probabilities lie in [0, 1].")
+    if log.eligible is not None:
+        refuse_rows(
+            (pmf * ~log.eligible).sum(axis=1) > PMF_TOLERANCE,
+            name,
+            "gives probability to an action that is not eligible",
+            "Restrict it to the eligible set of each row.",
+        )
+
+
+def as_pandas(frame: Any) -> pd.DataFrame:
+    """A pandas frame, numbered from 0, from pandas, polars, Arrow or a Parquet path."""
+    if isinstance(frame, str | PathLike):
+        return pd.read_parquet(frame)
+    if isinstance(frame, pd.DataFrame):
+        return frame.reset_index(drop=True)
+    if hasattr(frame, "to_pandas"):
+        table = frame.to_pandas()
+        if isinstance(table, pd.DataFrame):
+            return table
+    raise AttributionError(
+        f"`frame` is a {type(frame).__name__}. Pass a pandas, polars or Arrow table, or a path."
+    )
+
+
+def column(table: pd.DataFrame, name: str, role: str) -> pd.Series[Any]:
+    """The column called ``name``, or an error that lists those there are."""
+    if name not in table.columns:
+        raise AttributionError(
+            f"`{role}` is {name!r}, which is not a column. "
+            f"Columns: {', '.join(map(str, table.columns))}."
+        )
+    return table[name]
+
+
+def numbers(table: pd.DataFrame, name: str, role: str) -> FloatArray:
+    """The column called ``name`` as float64; missing values become NaN."""
+    series = column(table, name, role)
+    if not pd.api.types.is_numeric_dtype(series):
+        raise AttributionError(
+            f"`{role}` is column {name!r} of type {series.dtype}. It must hold numbers."
+        )
+    return series.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _codes(table: pd.DataFrame, name: str, role: str) -> IntArray:
+    series = column(table, name, role)
+    refuse_rows(series.isna().to_numpy(), name, "is missing", f"Give every row its {role}.")
+    # Sorted, so that codes do not depend on the order of the rows.
+    return pd.factorize(series, sort=True)[0].astype(np.intp)
+
+
+def _context(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame | None:
+    for name in names:
+        column(table, name, "context")
+    return table[list(names)] if names else None
+
+
+def _times(table: pd.DataFrame, name: str) -> npt.NDArray[np.datetime64]:
+    series = column(table, name, "time")
+    if not pd.api.types.is_datetime64_any_dtype(series):
+        raise AttributionError(
+            f"`time` is column {name!r} of type {series.dtype}. It must hold timestamps: "
+            "convert it with pandas.to_datetime(..., utc=True)."
+        )
+    refuse_rows(series.isna().to_numpy(), name, "is missing", "Give every row its time.")
+    if series.dt.tz is not None:
+        series = series.dt.tz_convert("UTC").dt.tz_localize(None)
+    return series.to_numpy(dtype="datetime64[us]")

@@ -1,0 +1,138 @@
+"""Reports: results as frames for people and as dictionaries for JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import pandas as pd
+
+from attribution.diagnostics import Diagnostics
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The value of one target by one estimator; NaN throughout where it is not estimable."""
+
+    target: str
+    estimator: str
+    value: float
+    se: float
+    low: float
+    high: float
+    interval: str
+    n: int
+    n_units: int
+
+    @classmethod
+    def refused(cls, target: str, estimator: str, n: int, n_units: int) -> Result:
+        nan = math.nan
+        return cls(target, estimator, nan, nan, nan, nan, "none", n, n_units)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The paired difference, target minus ``against``, by one estimator."""
+
+    target: str
+    against: str
+    estimator: str
+    difference: float
+    se: float
+    low: float
+    high: float
+    interval: str
+
+    @classmethod
+    def refused(cls, target: str, against: str, estimator: str) -> Comparison:
+        nan = math.nan
+        return cls(target, against, estimator, nan, nan, nan, nan, "none")
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationReport:
+    """What `attribution.evaluate` found; read ``diagnostics`` before the values."""
+
+    results: tuple[Result, ...]
+    comparisons_made: tuple[Comparison, ...]
+    diagnostics: Mapping[str, Diagnostics]
+
+    def table(self) -> pd.DataFrame:
+        """One row for each target and estimator; the columns are the fields of `Result`."""
+        return _frame(self.results, Result)
+
+    def comparisons(self) -> pd.DataFrame:
+        """One row for each compared target and estimator; the fields of `Comparison`."""
+        return _frame(self.comparisons_made, Comparison)
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole report as JSON values; what is not known is null."""
+        return {
+            "results": [_plain(row) for row in self.results],
+            "comparisons": [_plain(row) for row in self.comparisons_made],
+            "diagnostics": {name: each.to_json() for name, each in self.diagnostics.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRatio:
+    """Whether units arrived in the variants as they were assigned: p-value and verdict.
+
+    ``verdict`` is ``ok``, ``failed`` or ``not_checked`` (no probabilities were logged).
+    """
+
+    p_value: float
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class LiftResult:
+    """One metric in one variant beside the baseline; ``n`` counts the variant's units."""
+
+    metric: str
+    variant: str
+    baseline: str
+    n: int
+    mean: float
+    baseline_mean: float
+    difference: float
+    low: float
+    high: float
+    relative: float
+    relative_low: float
+    relative_high: float
+    p_value: float
+    interval: str
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class LiftReport:
+    """What `attribution.lift` found; read ``srm`` before the results."""
+
+    srm: SampleRatio
+    results: tuple[LiftResult, ...]
+
+    def table(self) -> pd.DataFrame:
+        """One row for each metric and variant; the columns are the fields of `LiftResult`."""
+        return _frame(self.results, LiftResult)
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole report as JSON values; what is not known is null."""
+        return {"srm": _plain(self.srm), "results": [_plain(row) for row in self.results]}
+
+
+Row = Result | Comparison | LiftResult | SampleRatio
+
+
+def _frame(rows: Sequence[Row], kind: type[Row]) -> pd.DataFrame:
+    return pd.DataFrame([asdict(row) for row in rows], columns=[f.name for f in fields(kind)])
+
+
+def _plain(row: Row) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in asdict(row).items()
+    }

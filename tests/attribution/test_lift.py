@@ -1,0 +1,320 @@
+"""Lift against references and known truths."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
+
+from attribution import AttributionError, lift
+from attribution.moments import Moments
+from attribution.report import LiftResult
+from tests.attribution.worlds import at_least, shared_data
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def two(control: FloatArray, changed: FloatArray, probability: float | None = None) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "variant": ["control"] * len(control) + ["new"] * len(changed),
+            "y": np.concatenate([control, changed]),
+            "probability": 0.5 if probability is None else probability,
+        }
+    )
+
+
+def compare(control: FloatArray, changed: FloatArray) -> LiftResult:
+    report = lift(two(control, changed), variant="variant", baseline="control", metrics=["y"])
+    [result] = report.results
+    return result
+
+
+@pytest.mark.parametrize("mean", [0.0, 1e8])
+def test_welch_agrees_with_scipy_and_statsmodels(mean: float) -> None:
+    """To 1e-10, and to 1e-6 at mean 1e8, where raw sums of squares fail."""
+    rng = np.random.default_rng(0)
+    control, changed = rng.normal(mean, 8, 300), rng.normal(mean + 1, 12, 200)
+    found = compare(control, changed)
+    tolerance = 1e-10 if mean == 0 else 1e-6
+    # The reference works on what is left when the common mean is taken away.
+    reference = CompareMeans(DescrStatsW(changed - mean), DescrStatsW(control - mean))
+    low, high = reference.tconfint_diff(usevar="unequal")
+    p_value = stats.ttest_ind(changed - mean, control - mean, equal_var=False).pvalue
+    assert (found.low, found.high, found.p_value) == pytest.approx(
+        (low, high, p_value), rel=tolerance
+    )
+
+
+def test_hillstrom_lifts_are_those_of_ols_with_hc2() -> None:
+    """Reference: statsmodels OLS on the group dummies, whose HC2 variance is Welch's."""
+    frame = pd.read_csv(shared_data("hillstrom.csv.gz"))
+    segments = ["Mens E-Mail", "Womens E-Mail"]
+    report = lift(
+        frame,
+        variant="segment",
+        baseline="No E-Mail",
+        metrics=["visit", "conversion", "spend"],
+        probability=dict.fromkeys([*segments, "No E-Mail"], 1 / 3),
+    )
+    counts = frame["segment"].value_counts()
+    assert report.srm.p_value == pytest.approx(stats.chisquare(counts).pvalue, rel=1e-10)
+    assert report.srm.verdict == "ok"
+    found = {(row.metric, row.variant): row for row in report.results}
+    design = sm.add_constant(
+        np.column_stack([(frame["segment"] == name).astype(float) for name in segments])
+    )
+    for metric in ("visit", "conversion", "spend"):
+        fit = sm.OLS(frame[metric].to_numpy(float), design).fit(cov_type="HC2")
+        for column, segment in enumerate(segments, start=1):
+            row = found[metric, segment]
+            half = (row.high - row.low) / 2
+            df = len(frame) * 2 / 3
+            assert row.difference == pytest.approx(fit.params[column], rel=1e-10)
+            assert half / stats.t.ppf(0.975, df) == pytest.approx(fit.bse[column], rel=1e-4)
+    assert found["visit", "Mens E-Mail"].mean == pytest.approx(0.1828, abs=5e-5)
+    assert found["visit", "Womens E-Mail"].mean == pytest.approx(0.1514, abs=5e-5)
+    assert found["visit", "Mens E-Mail"].baseline_mean == pytest.approx(0.1062, abs=5e-5)
+
+
+def test_relative_lift_has_the_sign_of_the_difference_on_a_negative_baseline() -> None:
+    rng = np.random.default_rng(1)
+    found = compare(rng.normal(-10, 1, 400), rng.normal(-8, 1, 400))
+    assert found.difference > 0
+    assert found.relative == pytest.approx(0.2, abs=0.03)
+    assert found.relative_low < found.relative < found.relative_high
+    assert found.verdict == "higher"
+
+
+def test_relative_lift_of_the_negated_metric_is_the_negated_relative_lift() -> None:
+    rng = np.random.default_rng(2)
+    control, changed = rng.normal(5, 1, 300), rng.normal(5.5, 2, 300)
+    plain, negated = compare(control, changed), compare(-control, -changed)
+    assert negated.relative == pytest.approx(-plain.relative, rel=1e-12)
+    assert negated.relative_low == pytest.approx(-plain.relative_high, rel=1e-12)
+
+
+def test_relative_lift_is_left_out_where_the_baseline_cannot_be_told_from_zero() -> None:
+    rng = np.random.default_rng(3)
+    for control in (np.zeros(200), rng.normal(0, 1, 200)):
+        found = compare(control, rng.normal(3, 1, 200))
+        assert math.isnan(found.relative)
+        assert found.low < 3.2 < found.high or found.low < 3 < found.high
+
+
+def test_the_relative_interval_is_the_delta_methods() -> None:
+    """Worked by hand: Var(ȳ₁/ȳ₀) = (s₁²/n₁ + (ȳ₁/ȳ₀)² s₀²/n₀) / ȳ₀²."""
+    control, changed = np.array([1.0, 2, 3, 4, 5, 6]) + 50, np.array([2.0, 4, 4, 6, 9, 11]) + 50
+    found = compare(control, changed)
+    v0, v1 = control.var(ddof=1) / 6, changed.var(ddof=1) / 6
+    df = (v0 + v1) ** 2 / (v0**2 / 5 + v1**2 / 5)
+    ratio = changed.mean() / control.mean()
+    half = stats.t.ppf(0.975, df) * np.sqrt(v1 + ratio**2 * v0) / control.mean()
+    assert found.relative == pytest.approx(ratio - 1, rel=1e-12)
+    assert found.relative_high - found.relative == pytest.approx(half, rel=1e-10)
+
+
+def test_a_failed_sample_ratio_leaves_no_effect_to_be_believed() -> None:
+    rng = np.random.default_rng(4)
+    frame = two(rng.normal(size=1000), rng.normal(size=1200))
+    report = lift(
+        frame, variant="variant", baseline="control", metrics=["y"], probability="probability"
+    )
+    assert report.srm.verdict == "failed"
+    assert report.srm.p_value == pytest.approx(stats.chisquare([1000, 1200]).pvalue, rel=1e-10)
+    [row] = report.results
+    assert math.isnan(row.difference)
+    assert row.n == 1200
+    assert "sample ratio" in row.verdict
+    assert report.to_json()["results"][0]["p_value"] is None
+
+
+def test_without_probabilities_the_sample_ratio_is_not_checked_and_says_so() -> None:
+    report = lift(
+        two(np.arange(4.0), np.arange(40.0)), variant="variant", baseline="control", metrics=["y"]
+    )
+    assert report.to_json()["srm"] == {"p_value": None, "verdict": "not_checked"}
+
+
+def test_a_declared_variant_that_nobody_got_fails_the_sample_ratio() -> None:
+    report = lift(
+        two(np.arange(50.0), np.arange(50.0)),
+        variant="variant",
+        baseline="control",
+        metrics=["y"],
+        probability={"control": 0.3, "new": 0.3, "lost": 0.3},
+    )
+    assert report.srm.verdict == "failed"
+
+
+def ramped(rng: np.random.Generator, effect: float = 0.0) -> pd.DataFrame:
+    """5 % treated at first, half later, while the metric drifts upwards for everyone."""
+    share = np.repeat([0.05, 0.5], 4000)
+    new = rng.random(8000) < share
+    base = np.where(share == 0.05, 0.0, 1.0)
+    return pd.DataFrame(
+        {
+            "variant": np.where(new, "new", "control"),
+            "probability": np.where(new, share, 1 - share),
+            "y": base + effect * new + rng.normal(size=8000),
+        }
+    )
+
+
+def test_a_ramp_through_a_shift_of_the_baseline_does_not_confound() -> None:
+    """Coverage of the true zero by the weighted interval; the plain one misses it always."""
+    rng = np.random.default_rng(5)
+    hits = plain_hits = passed = 0
+    for _ in range(200):
+        frame = ramped(rng)
+        report = lift(
+            frame, variant="variant", baseline="control", metrics=["y"], probability="probability"
+        )
+        passed += report.srm.verdict == "ok"
+        [row] = report.results
+        assert row.interval in {"hajek", "none"}
+        hits += row.low < 0 < row.high
+        [plain] = lift(frame, variant="variant", baseline="control", metrics=["y"]).results
+        plain_hits += plain.low < 0 < plain.high
+    assert at_least(hits, 200, 0.95)
+    assert passed >= 198
+    assert plain_hits == 0
+
+
+def test_sample_ratio_p_values_are_uniform_when_nothing_is_wrong() -> None:
+    """Judged by Kolmogorov–Smirnov over 300 A/A splits, constant and ramped probabilities."""
+    rng = np.random.default_rng(6)
+    for make in (None, ramped):
+        found = []
+        for _ in range(300):
+            if make is None:
+                new = rng.random(2000) < 0.3
+                frame = pd.DataFrame(
+                    {
+                        "variant": np.where(new, "new", "control"),
+                        "probability": np.where(new, 0.3, 0.7),
+                        "y": rng.normal(size=2000),
+                    }
+                )
+            else:
+                frame = make(rng)
+            report = lift(
+                frame,
+                variant="variant",
+                baseline="control",
+                metrics=["y"],
+                probability="probability",
+            )
+            found.append(report.srm.p_value)
+        assert stats.kstest(found, "uniform").pvalue > 1e-3
+
+
+def test_hajek_means_are_inverse_probability_weighted_least_squares() -> None:
+    """Reference: statsmodels WLS on the dummy with weights 1/p, robust up to n/(n − 1)."""
+    frame = ramped(np.random.default_rng(7), effect=0.3)
+    [row] = lift(
+        frame, variant="variant", baseline="control", metrics=["y"], probability="probability"
+    ).results
+    design = sm.add_constant((frame["variant"] == "new").to_numpy(float))
+    fit = sm.WLS(frame["y"].to_numpy(), design, weights=1 / frame["probability"].to_numpy()).fit(
+        cov_type="HC0"
+    )
+    assert row.difference == pytest.approx(fit.params[1], rel=1e-10)
+    assert (row.high - row.low) / 2 == pytest.approx(1.96 * fit.bse[1], rel=0.01)
+
+
+def test_welch_covers_the_true_difference_of_skewed_metrics_of_unequal_size() -> None:
+    rng = np.random.default_rng(8)
+    hits = 0
+    for _ in range(1000):
+        row = compare(rng.exponential(1, 600), rng.exponential(1.2, 300))
+        hits += row.low < 0.2 < row.high
+    assert at_least(hits, 1000, 0.94)
+
+
+def test_units_not_yet_mature_are_left_out_and_missing_by_variant_is_found() -> None:
+    rng = np.random.default_rng(9)
+    frame = two(rng.normal(size=1000), rng.normal(size=1000))
+    frame.loc[rng.random(2000) < 0.3, "y"] = np.nan
+    asked = {"variant": "variant", "baseline": "control", "metrics": ["y"]}
+    report = lift(frame, **asked, probability="probability")  # type: ignore[arg-type]  # a dict of mixed types
+    assert report.results[0].n == frame.loc[1000:, "y"].notna().sum()
+    assert report.results[0].verdict == "no difference shown"
+    frame.loc[1000:1400, "y"] = np.nan
+    biased = lift(frame, **asked, probability="probability")  # type: ignore[arg-type]  # likewise
+    assert biased.srm.verdict == "ok"
+    assert "sample ratio" in biased.results[0].verdict
+
+
+@given(
+    st.lists(st.floats(-1e6, 1e6), min_size=0, max_size=40),
+    st.lists(st.floats(-1e6, 1e6), min_size=0, max_size=40),
+    st.sampled_from([0.0, 1e8, -1e8]),
+)
+@settings(max_examples=100, deadline=None)
+def test_moments_of_halves_merge_to_those_of_the_whole(
+    first: list[float], second: list[float], shift: float
+) -> None:
+    a, b = np.array(first) + shift, np.array(second) + shift
+    merged, whole = Moments.of(a) + Moments.of(b), Moments.of(np.concatenate([a, b]))
+    assert merged.n == whole.n
+    assert merged.mean == pytest.approx(whole.mean, rel=1e-12, abs=1e-7)
+    assert merged.m2 == pytest.approx(whole.m2, rel=1e-9, abs=1e-3)
+
+
+@given(st.permutations(range(30)))
+@settings(max_examples=20, deadline=None)
+def test_lift_does_not_depend_on_the_order_of_units(order: list[int]) -> None:
+    rng = np.random.default_rng(10)
+    frame = two(rng.normal(size=12), rng.normal(size=18))
+    asked = {"variant": "variant", "baseline": "control", "metrics": ["y"]}
+    [first] = lift(frame, **asked).results  # type: ignore[arg-type]  # a dict of mixed types
+    [second] = lift(frame.iloc[order], **asked).results  # type: ignore[arg-type]  # likewise
+    assert (first.low, first.high) == pytest.approx((second.low, second.high), rel=1e-10)
+
+
+GOOD = two(np.arange(5.0), np.arange(5.0) + 1).assign(unit=range(10))
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "message"),
+    [
+        ({}, {"variant": "arm"}, "`variant` is 'arm', which is not a column"),
+        ({}, {"baseline": "old"}, "`baseline` is 'old', which no unit has. Variants: control, new"),
+        ({}, {"metrics": []}, "`metrics` is empty"),
+        ({}, {"metrics": ["z"]}, "'z', which is not a column"),
+        ({}, {"alpha": 1.0}, "`alpha` is 1.0"),
+        ({"y": "text"}, {}, "`metrics` is column 'y' of type"),
+        ({"y": [np.inf] + [1.0] * 9}, {}, "infinite in 1 of 10 rows, first in row 0"),
+        ({"variant": [None] + ["new"] * 9}, {}, "`variant` is missing in 1 of 10 rows"),
+        ({"variant": "control"}, {}, "Lift needs a second variant"),
+        ({"variant": ["control"] * 9 + ["new"]}, {}, "has 1 units in variant 'new'"),
+        ({"probability": 0.0}, {"probability": "probability"}, r"is not in \(0, 1\] in 10 of 10"),
+        ({"probability": np.nan}, {"probability": "probability"}, r"is not in \(0, 1\] in 10"),
+        ({}, {"probability": {"control": 0.5}}, "`probability` of variant 'new' is None"),
+        ({"unit": [1] * 10}, {"unit": "unit"}, "repeats an earlier row's in 9 of 10 rows"),
+    ],
+)
+def test_bad_input_is_refused_by_name(
+    change: dict[str, object], arguments: dict[str, object], message: str
+) -> None:
+    asked: dict[str, object] = {"variant": "variant", "baseline": "control", "metrics": ["y"]}
+    with pytest.raises(AttributionError, match=message):
+        lift(GOOD.assign(**change), **(asked | arguments))  # type: ignore[arg-type]  # each case has its own
+
+
+def test_the_columns_are_those_of_the_contract() -> None:
+    report = lift(GOOD, variant="variant", baseline="control", metrics=["y"])
+    assert list(report.table().columns) == [
+        *("metric", "variant", "baseline", "n", "mean", "baseline_mean"),
+        *("difference", "low", "high", "relative", "relative_low", "relative_high"),
+        *("p_value", "interval", "verdict"),
+    ]
