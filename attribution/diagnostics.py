@@ -115,7 +115,7 @@ def diagnose(
     values: dict[str, Any] = {
         "n": log.n,
         "n_units": log.n_units,
-        "ess": total**2 / float(sums @ sums) if total else 0.0,
+        "ess": total**2 / float((sums * sums).sum()) if total else 0.0,
         "max_weight_share": float(sums.max()) / total if total else 1.0,
         "mean_weight": mean,
         "mean_weight_p": _two_sided_p((mean - 1) / se, log.n_units - 1) if se else float(mean == 1),

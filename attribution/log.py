@@ -57,7 +57,8 @@ class EvaluationLog:
         the sample. Cressie–Read intervals need it.
     max_weight
         The largest π(a|x)/p(a|x) that any target could meet, known beforehand (one over the
-        exploration floor of the least likely action). It narrows Cressie–Read intervals.
+        exploration floor of the least likely action). The closer it is, the narrower Cressie–Read
+        intervals are.
     columns
         The frame from which the log was read: a target may name one of its columns.
     """

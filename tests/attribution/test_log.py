@@ -1,0 +1,170 @@
+"""The evaluation log: every kind of frame, and every kind of bad input, refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from attribution import AttributionError, EvaluationLog, evaluate
+
+FRAME = pd.DataFrame(
+    {
+        "id": [f"d{i}" for i in range(6)],
+        "unit": ["u", "u", "v", "v", "w", "w"],
+        "action": ["a", "b", "c", "a", "b", "c"],
+        "reward": [0.0, 1.0, 0.5, 0.0, 1.0, 1.0],
+        "p": [0.2, 0.3, 0.5, 0.2, 0.3, 0.5],
+        "at": pd.date_range("2026-01-01", periods=6, freq="h", tz="UTC"),
+    }
+)
+PMF = np.tile([0.2, 0.3, 0.5], (6, 1))
+
+
+def read(frame: Any = FRAME, **arguments: Any) -> EvaluationLog:
+    names = {"action": "action", "reward": "reward", "propensity": "p"}
+    return EvaluationLog.from_frame(frame, **(names | arguments))
+
+
+def test_pandas_polars_arrow_and_parquet_read_alike(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    FRAME.to_parquet(path)
+    frames = [FRAME, pl.from_pandas(FRAME), pa.Table.from_pandas(FRAME), path, str(path)]
+    reports = []
+    for frame in frames:
+        log = read(frame, unit="unit", time="at", logger="action", decision_id="id")
+        assert (log.n, log.k, log.n_units, log.actions) == (6, 3, 3, ("a", "b", "c"))
+        reports.append(evaluate(log, {"u": log.uniform()}).to_json())
+    assert all(report == reports[0] for report in reports)
+
+
+def test_actions_that_were_never_drawn_are_there_when_named() -> None:
+    log = read(actions=["c", "b", "a", "never"])
+    assert log.k == 4
+    assert log.action.tolist() == [2, 1, 0, 2, 1, 0]
+
+
+def test_the_uniform_target_keeps_to_the_eligible_actions() -> None:
+    eligible = np.ones((6, 3), dtype=bool)
+    eligible[0, 2] = False
+    log = read(eligible=eligible)
+    assert log.uniform()[0].tolist() == [0.5, 0.5, 0]
+    assert log.always("a")[:, 0].tolist() == [1.0] * 6
+    with pytest.raises(AttributionError, match="`c` is not eligible in 1 of 6 rows"):
+        log.always("c")
+    with pytest.raises(AttributionError, match=r"'z', which the log does not know\. Known: a, b"):
+        log.always("z")
+
+
+def test_a_boolean_reward_declares_its_range_and_numbers_do_not() -> None:
+    assert read(FRAME.assign(reward=FRAME["reward"] > 0)).reward_range == (0, 1)
+    assert read().reward_range is None
+
+
+def column(name: str, value: object, row: int = 2) -> pd.DataFrame:
+    values = FRAME[name].astype(object).tolist()
+    values[row] = value
+    return FRAME.assign(**{name: pd.Series(values)})
+
+
+BAD: list[tuple[pd.DataFrame, dict[str, Any], str]] = [
+    (column("p", 0.0), {}, r"`propensity` is not in \(0, 1\] in 1 of 6 rows, first in row 2 \(it"),
+    (column("p", -0.1), {}, r"`propensity` is not in \(0, 1\]"),
+    (column("p", 1.01), {}, r"first in row 2 \(it is 1.01\)"),
+    (column("p", np.nan), {}, r"first in row 2 \(it is nan\)"),
+    (FRAME.assign(p=0.5), {"pmf": PMF}, "not the logged action's entry of `pmf` in 4 of 6 rows"),
+    (FRAME, {"pmf": PMF * 0.9}, r"`pmf` does not sum to one in 6 of 6 rows, first in row 0 \(it"),
+    (FRAME, {"pmf": PMF[:5]}, r"`pmf` has shape \(5, 3\). It must be \(6, 3\)"),
+    (column("reward", np.nan), {}, "`reward` is not a finite number in 1 of 6 .* is not a zero"),
+    (column("reward", np.inf), {}, "`reward` is not a finite number in 1 of 6 rows"),
+    (FRAME.assign(reward="1"), {}, "`reward` is column 'reward' of type"),
+    (column("action", None), {}, "`action` is missing in 1 of 6 rows, first in row 2"),
+    (FRAME, {"actions": ["a", "b"]}, r"`action` is not one of `actions` in 2 of 6 .* \(it is c\)"),
+    (FRAME, {"actions": ["a", "b", "c", "a"]}, "`actions` names an action twice"),
+    (
+        column("id", "d0"),
+        {"decision_id": "id"},
+        r"`id` repeats an earlier row's in 1 .* \(it is d0",
+    ),
+    (column("unit", None), {"unit": "unit"}, "`unit` is missing in 1 of 6 rows"),
+    (FRAME.assign(unit="u"), {"unit": "unit"}, "`unit` holds a single unit"),
+    (FRAME.iloc[:0], {}, "the log holds no rows"),
+    (FRAME, {"unit": "person"}, "`unit` is 'person', which is not a column. Columns: id, unit"),
+    (FRAME, {"context": ["age"]}, "`context` is 'age', which is not a column"),
+    (FRAME, {"time": "p"}, "`time` is column 'p' of type float64"),
+    (FRAME, {"eligible": np.ones((6, 2))}, r"`eligible` has shape \(6, 2\)"),
+    (FRAME, {"eligible": PMF < 0.4}, "`eligible` excludes the action that was drawn in 2 of 6"),
+    (FRAME, {"reward_range": (0, 0.7)}, r"outside `reward_range` \(0, 0.7\) in 3 of 6 rows"),
+    (FRAME, {"reward_range": (1, 0)}, r"`reward_range` is \(1, 0\)"),
+    (FRAME, {"max_weight": 0.5}, "`max_weight` is 0.5. It must exceed 1"),
+]
+
+
+@pytest.mark.parametrize(("frame", "arguments", "message"), BAD)
+def test_a_log_that_is_not_valid_is_refused_by_name(
+    frame: pd.DataFrame, arguments: dict[str, Any], message: str
+) -> None:
+    frame = frame.infer_objects()
+    with pytest.raises(AttributionError, match=message):
+        read(frame, **arguments)
+
+
+def test_an_error_over_rows_carries_their_count_and_the_first() -> None:
+    with pytest.raises(AttributionError) as caught:
+        read(FRAME.assign(p=[0.2, 0.3, 7.0, 0.2, 8.0, 0.5]))
+    assert (caught.value.count, caught.value.row) == (2, 2)
+
+
+def test_something_that_is_no_frame_is_refused() -> None:
+    with pytest.raises(AttributionError, match="`frame` is a list"):
+        read([1, 2])
+
+
+BAD_TARGETS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({}, {}, "`targets` is empty"),
+    ({"logging": PMF}, {}, 'one called "logging"'),
+    ({"t": PMF[:, :2]}, {}, r"`targets.t` has shape \(6, 2\). It must be \(6, 3\)"),
+    ({"t": PMF * 2}, {}, r"`targets.t` does not sum to one in 6 of 6 rows, first in row 0"),
+    ({"t": PMF * np.nan}, {}, r"`targets.t` does not sum to one in 6 of 6 rows"),
+    ({"t": np.tile([1.5, -0.5, 0], (6, 1))}, {}, "`targets.t` is negative in 6 of 6 rows"),
+    ({"t": "nowhere"}, {"estimators": ["ips"]}, "`targets.t` is 'nowhere', which is not a column"),
+    ({"t": "q"}, {"estimators": ["ips"]}, r"`targets.t` is not in \[0, 1\] in 6 of 6 rows"),
+    ({"t": PMF}, {"estimators": ["ols"]}, "`estimators` names 'ols'. Known: ips, snips, dm, dr"),
+    ({"t": PMF}, {"estimators": []}, "`estimators` is empty"),
+    ({"t": PMF}, {"against": "x"}, "`against` is 'x'"),
+    ({"t": PMF}, {"interval": "bootstrap"}, "`interval` is 'bootstrap'"),
+    ({"t": PMF}, {"interval": "cressie_read"}, "declares no `reward_range`"),
+    ({"t": PMF}, {"alpha": 0.0}, "`alpha` is 0.0"),
+    ({"t": PMF}, {"q_hat": PMF[:3]}, r"`q_hat` has shape \(3, 3\)"),
+    ({"t": PMF}, {"q_hat": PMF * np.inf}, "`q_hat` is not finite in 6 of 6 rows"),
+]
+
+
+@pytest.mark.parametrize(("targets", "arguments", "message"), BAD_TARGETS)
+def test_a_target_or_argument_that_is_not_valid_is_refused_by_name(
+    targets: dict[str, Any], arguments: dict[str, Any], message: str
+) -> None:
+    log = read(FRAME.assign(q=1.5))
+    with pytest.raises(AttributionError, match=message):
+        evaluate(log, targets, **arguments)
+
+
+def test_a_target_outside_the_eligible_set_or_the_largest_weight_is_refused() -> None:
+    eligible = np.ones((6, 3), dtype=bool)
+    eligible[0, 2] = False
+    with pytest.raises(AttributionError, match="not eligible in 1 of 6 rows, first in row 0"):
+        evaluate(read(eligible=eligible), {"t": PMF})
+    log = read(max_weight=2)
+    with pytest.raises(AttributionError, match=r"above `max_weight` \(2\) in 2 of 6 rows"):
+        evaluate(log, {"t": log.always("a")})
+
+
+def test_a_column_as_target_needs_a_log_that_was_read_from_a_frame() -> None:
+    log = EvaluationLog(("a", "b"), np.array([0, 1]), np.ones(2), np.full(2, 0.5))
+    with pytest.raises(AttributionError, match="not read from a frame"):
+        evaluate(log, {"t": "column"}, ["ips"])
