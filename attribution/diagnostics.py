@@ -183,21 +183,23 @@ def _verdict(seen: dict[str, Any], *, guarded: bool) -> tuple[Verdict, str]:
 def calibration(log: EvaluationLog) -> float:
     """p-value that actions were drawn with the logged pmf; NaN where the log has none.
 
-    For each action z = Σ_j D_j / √Σ_j V_j over units, D the sum of 1{a} − p over a unit's rows
-    and V its variance p(1 − p); Bonferroni over the actions for which Σ p(1 − p) ≥ 10, below
+    For each action z = Σ_j D_j / √Σ_j V_j over units, D_j the sum of 1{a} − p over the unit's
+    rows. V_j is p(1 − p) where each row is a unit, and D_j² where units have several rows, which
+    may all repeat one sticky draw. Bonferroni over the actions for which Σ p(1 − p) ≥ 10, below
     which the normal law does not hold.
-
-    Rows of one unit are separate draws here: an action drawn once for a period is one row.
     """
     if log.pmf is None:
         return math.nan
-    spread = (log.pmf * (1 - log.pmf)).sum(axis=0)
-    drawn = np.bincount(log.action, minlength=log.k)
-    tested = spread >= 10
-    if not tested.any():
+    variance = (log.pmf * (1 - log.pmf)).sum(axis=0)
+    tested = np.flatnonzero(variance >= 10)
+    if not len(tested):
         return math.nan
-    z = (drawn - log.pmf.sum(axis=0))[tested] / np.sqrt(spread[tested])
-    return min(1.0, float(2 * ndtr(-np.abs(z).max())) * int(tested.sum()))
+    largest = 0.0
+    for action in tested:
+        excess = unit_sums((log.action == action) - log.pmf[:, action], log.unit)
+        spread = variance[action] if log.unit is None else (excess * excess).sum()
+        largest = max(largest, abs(float(excess.sum())) / math.sqrt(spread))
+    return min(1.0, float(2 * ndtr(-largest)) * len(tested))
 
 
 def is_adaptive(log: EvaluationLog) -> bool:

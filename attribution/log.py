@@ -111,6 +111,10 @@ class EvaluationLog:
             "Log the probability with which the action was drawn.",
             self.propensity,
         )
+        if self.unit is not None and (self.unit.min() < 0 or not np.bincount(self.unit).all()):
+            raise AttributionError(
+                "`unit` skips a code. Codes must be 0…m−1, as pandas.factorize gives them."
+            )
         self._check_range()
         if self.eligible is not None:
             self._check_eligible()

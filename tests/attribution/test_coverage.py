@@ -21,7 +21,7 @@ from tests.attribution.worlds import World, at_least, heavy, mild
 IntArray = npt.NDArray[np.intp]
 Rows = Callable[[np.random.Generator], IntArray]
 
-LOGS = 400
+LOGS = 300
 ESTIMATORS = ["ips", "snips", "dr"]
 
 

@@ -242,6 +242,16 @@ def test_calibration_alarms_seldom_when_the_propensities_are_right() -> None:
     assert alarms <= 4
 
 
+def test_sticky_draws_that_fill_many_rows_are_not_mistaken_for_wrong_propensities() -> None:
+    rng = np.random.default_rng(19)
+    action = np.repeat(rng.choice(3, p=[0.5, 0.3, 0.2], size=200), 30).astype(np.intp)
+    pmf = np.tile([0.5, 0.3, 0.2], (6000, 1))
+    log = EvaluationLog(
+        (0, 1, 2), action, rng.random(6000), pmf[0][action], np.repeat(np.arange(200), 30), pmf=pmf
+    )
+    assert evaluate(log, {"u": log.uniform()}).diagnostics["u"].calibration_p > 0.01
+
+
 def test_ample_mild_evidence_is_ok_and_uses_the_jackknife() -> None:
     world = mild(0.5)
     log = world.log(np.random.default_rng(10), rows(5000))

@@ -114,6 +114,12 @@ def test_a_log_that_is_not_valid_is_refused_by_name(
         read(frame, **arguments)
 
 
+def test_unit_codes_with_a_gap_are_refused() -> None:
+    for unit in ([0, 2], [-1, 0]):
+        with pytest.raises(AttributionError, match="`unit` skips a code"):
+            EvaluationLog(("a",), np.zeros(2, int), np.ones(2), np.ones(2), unit=np.array(unit))
+
+
 def test_an_error_over_rows_carries_their_count_and_the_first() -> None:
     with pytest.raises(AttributionError) as caught:
         read(FRAME.assign(p=[0.2, 0.3, 7.0, 0.2, 8.0, 0.5]))
