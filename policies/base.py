@@ -22,6 +22,7 @@ class BasePolicy(ABC, Generic[P]):
     """
 
     kind: ClassVar[str]
+    learns: ClassVar[bool] = False
     parameters_model: ClassVar[type[Parameters]]
 
     def __init__(self, parameters: P) -> None:

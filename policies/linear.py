@@ -227,6 +227,7 @@ class LinUCB(_Linear):
     """
 
     kind = "lin_ucb"
+    learns = True
 
     def _choose(self, mean: FloatArray, deviation: FloatArray) -> FloatArray:
         score = mean + deviation
@@ -246,6 +247,7 @@ class LinTS(_Linear):
     """
 
     kind = "lin_ts"
+    learns = True
 
     def _choose(self, mean: FloatArray, deviation: FloatArray) -> FloatArray:
         return largest_gaussian(mean, deviation)

@@ -118,6 +118,7 @@ class ThompsonBeta(_Thompson[ThompsonBetaParameters]):
     """
 
     kind = "thompson_beta"
+    learns = True
     parameters_model = ThompsonBetaParameters
 
     def _check_rewards(self, feedback: Sequence[Feedback]) -> None:
@@ -172,6 +173,7 @@ class ThompsonGaussian(_Thompson[ThompsonGaussianParameters]):
     """
 
     kind = "thompson_gaussian"
+    learns = True
     parameters_model = ThompsonGaussianParameters
 
     def _update(self, row: FloatArray, reward: float) -> None:

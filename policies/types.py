@@ -102,6 +102,8 @@ class Policy(Protocol):
     """
 
     kind: ClassVar[str]
+    learns: ClassVar[bool]
+    """Whether feedback changes what it answers."""
 
     @property
     def resumable(self) -> bool:

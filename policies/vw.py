@@ -90,6 +90,7 @@ class VowpalWabbit(BasePolicy[VowpalWabbitParameters]):
     """
 
     kind = "vw"
+    learns = True
     parameters_model = VowpalWabbitParameters
 
     def __init__(self, parameters: VowpalWabbitParameters) -> None:
