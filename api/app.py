@@ -1,0 +1,198 @@
+"""The application: routes, errors as problems, metrics, and the engine for as long as it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api import decide
+from api.limits import BodyLimit
+from api.problems import FieldError, problem, problem_of
+from api.routes import router
+from api.telemetry import Telemetry
+from engine.errors import EngineError
+from engine.service import Engine, Journal
+from engine.store import Store
+from engine.version import __version__
+from engine.workspace import load_workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a server is started with; ``learn_every_s`` of None never learns."""
+
+    workspace: Path
+    database: str
+    learn_every_s: float | None = 5.0
+
+
+def create_app(settings: Settings, journal: Journal) -> FastAPI:
+    """The application for one workspace and one database.
+
+    Raises
+    ------
+    ConfigurationError
+        If the workspace has faults.
+    StoreError
+        If the database cannot be written.
+    """
+    telemetry = Telemetry()
+    workspace = load_workspace(settings.workspace)
+    store = Store(settings.database, writer="evenhand serve")
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        engine = Engine(
+            store,
+            workspace,
+            journal,
+            folder=settings.workspace,
+            observe_commit=telemetry.committed,
+        )
+        app.state.engine = engine
+        reloading = _reload_on_signal(engine)
+        if settings.learn_every_s is not None:
+            engine.learn_every(settings.learn_every_s)
+        journal.info("serving", revision=engine.workspace.revision)
+        try:
+            yield
+        finally:
+            for task in reloading:
+                task.cancel()
+            await engine.close()
+            journal.info("stopped")
+
+    app = FastAPI(
+        title="Evenhand",
+        version=__version__,
+        summary="Decide, log, learn, prove.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+    )
+    app.state.telemetry = telemetry
+    app.state.database = settings.database
+    app.include_router(router)
+    app.router.routes.append(decide.ROUTE)
+    _answer_errors(app, journal)
+    app.add_middleware(BodyLimit)
+    app.add_middleware(_Timed, telemetry=telemetry)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend its document
+    return app
+
+
+def _reload_on_signal(engine: Engine) -> set[asyncio.Task[bool]]:
+    """Reload the workspace on SIGHUP; the tasks that are at it."""
+    tasks: set[asyncio.Task[bool]] = set()
+
+    def begin() -> None:
+        task = asyncio.get_running_loop().create_task(engine.reload())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    # Only the main thread of a POSIX process has signals; a test's application runs elsewhere.
+    with suppress(NotImplementedError, RuntimeError, ValueError, AttributeError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, begin)
+    return tasks
+
+
+def _answer_errors(app: FastAPI, journal: Journal) -> None:
+    @app.exception_handler(EngineError)
+    async def engine_error(_: Request, error: EngineError) -> Response:
+        response = problem_of(error)
+        if response.status_code >= 500:
+            journal.warning("failed", error=type(error).__name__, message=str(error))
+        return response
+
+    @app.exception_handler(RequestValidationError)
+    async def validation_error(_: Request, error: RequestValidationError) -> Response:
+        errors = [FieldError(_dotted(e["loc"]), _message(e)) for e in error.errors()]
+        return problem(400, "the request is not what this route takes", errors)
+
+    @app.exception_handler(HTTPException)
+    async def http_error(_: Request, error: HTTPException) -> Response:
+        return problem(error.status_code, str(error.detail), headers=dict(error.headers or {}))
+
+    @app.exception_handler(Exception)
+    async def unforeseen(_: Request, error: Exception) -> Response:
+        journal.warning("failed", error=type(error).__name__)
+        return problem(500, "the engine failed; its log says why")
+
+
+def _dotted(place: tuple[int | str, ...]) -> str:
+    """Pydantic's location as a path into the body or query: ``[0].value``."""
+    text = ""
+    for part in place[1:]:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif part.isidentifier() and not part[0].isupper():
+            text += f".{part}" if text else part
+    return text
+
+
+def _message(error: dict[str, Any]) -> str:
+    return str(error["msg"])
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's document with the decide route added, and without the 422 that never comes."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title, version=app.version, summary=app.summary, routes=app.routes
+        )
+        item, schemas = decide.openapi()
+        document["paths"][decide.PATH] = item
+        components = document.setdefault("components", {}).setdefault("schemas", {})
+        components.update(schemas)
+        for name in ("HTTPValidationError", "ValidationError"):
+            components.pop(name, None)
+        for path in document["paths"].values():
+            for operation in path.values():
+                operation["responses"].pop("422", None)
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+class _Timed:
+    """Measures every request by route, so that ids in paths make no label."""
+
+    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
+        self._app = app
+        self._telemetry = telemetry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        status = "500"
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = str(message["status"])
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        finally:
+            route = scope.get("route")
+            name = getattr(route, "path", None) or (
+                scope["path"] if scope["path"] == decide.PATH else "none"
+            )
+            seconds = time.perf_counter() - began
+            self._telemetry.requests.labels(name, status).observe(seconds)

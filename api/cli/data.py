@@ -1,0 +1,219 @@
+"""``evenhand import``, ``export``, ``learn`` and ``replay``: commands on the log itself."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from api.cli.console import err, errors_told, out, print_json, print_table, progress
+from api.cli.options import Database, Json, Units
+from engine.errors import EngineError
+from engine.ids import system_clock
+from engine.models import initial_snapshot, newest_sound
+from engine.replay import replay as replay_one
+from engine.revisions import Revisions
+from engine.store import Store
+from engine.store import read as ask
+from engine.workspace import load_workspace
+from experiments import parse_units
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(help="CSV (also compressed) or Parquet.")],
+    *,
+    mapping: Annotated[Path, typer.Option(help="YAML that says what the columns are.")],
+    database: Database = "sqlite:///evenhand.db",
+    workspace: Annotated[
+        Path | None,
+        typer.Option(help="Workspace of the rows; default: the database's, else the mapping's."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Import somebody else's log as decisions and outcomes, to measure and to learn from."""
+    with errors_told(as_json=json):
+        from engine.importing import (  # noqa: PLC0415  heavy: frames
+            import_table,
+            read_mapping,
+            read_table,
+        )
+
+        parts = read_mapping(mapping)
+        table = read_table(file)
+        store = Store(database, writer="evenhand import")
+        try:
+            found = load_workspace(workspace) if workspace else Revisions(store).latest()
+            began = time.perf_counter()
+            with progress("importing", len(table)) as advance:
+                imported = import_table(
+                    store,
+                    table,
+                    parts,
+                    source=file.name,
+                    workspace=found,
+                    clock=system_clock,
+                    advance=advance,
+                )
+            store.checkpoint()
+        finally:
+            store.close()
+    if json:
+        print_json(imported)
+        return
+    out.print(
+        f"{imported.rows:,} rows: {imported.decisions:,} new decisions, {imported.outcomes:,} new "
+        f"outcomes in {time.perf_counter() - began:.1f} s",
+        highlight=False,
+    )
+
+
+def export(
+    *,
+    to: Annotated[Path, typer.Option(help="Folder to write to, or to go on writing to.")],
+    database: Database = "sqlite:///evenhand.db",
+    full: Annotated[bool, typer.Option("--full", help="Whole records too.")] = False,
+    json: Json = False,
+) -> None:
+    """Export the log as Parquet, for reports elsewhere and for analysis."""
+    with errors_told(as_json=json):
+        from engine.exporting import export as export_log  # noqa: PLC0415  heavy: Arrow
+
+        store = Store(database)
+        counts = store.read(ask.counts)
+        with progress("exporting", counts["decisions"] + counts["outcomes"]) as advance:
+            written = export_log(store, to, full=full, advance=advance)
+    if json:
+        print_json(written)
+        return
+    for name, count in written.items():
+        out.print(f"{count:,} {name}", highlight=False)
+
+
+def learn(
+    *,
+    database: Database = "sqlite:///evenhand.db",
+    units: Units = None,
+    refit: Annotated[
+        bool, typer.Option("--refit", help="Begin anew at the log's first decision.")
+    ] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until interrupted.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between runs.")] = 5.0,
+    json: Json = False,
+) -> None:
+    """Learn from matured decisions and store snapshots; a running server does this itself."""
+    with errors_told(as_json=json):
+        store = Store(database, writer="evenhand learn")
+        try:
+            while True:
+                report = _learn_once(store, units, refit=refit)
+                if json:
+                    print_json(report)
+                else:
+                    _print_learned(report)
+                if not follow:
+                    return
+                refit = False
+                time.sleep(every)
+        except KeyboardInterrupt:
+            return
+        finally:
+            store.checkpoint()
+            store.close()
+
+
+def _learn_once(store: Store, units: str | None, *, refit: bool) -> list[dict[str, Any]]:
+    from engine.learning import learn as learn_one  # noqa: PLC0415  keeps other commands light
+
+    revisions = Revisions(store)
+    workspace = revisions.latest()
+    if workspace is None:
+        raise EngineError("the database holds no workspace yet; serve or import one first")
+    chosen = None if units is None else parse_units(units)
+    report = []
+    for learner in workspace.learners.values():
+        warnings: list[str] = []
+        now = system_clock()
+        if newest_sound(store, learner, warnings.append) is None:
+            store.write([initial_snapshot(learner, now)], now)
+        with progress(f"learning {learner.id}") as advance:
+            learned = learn_one(
+                store,
+                workspace,
+                learner,
+                until_us=now,
+                now_us=now,
+                revisions=revisions,
+                units=chosen,
+                refit=refit,
+                warn=warnings.append,
+                advance=advance,
+            )
+        if learned:
+            store.write([learned.snapshot], now)
+        report.append(
+            {
+                "learner": learner.id,
+                "snapshot": learned.snapshot.digest if learned else None,
+                "learned": learned.learned if learned else 0,
+                "passed_over": learned.skipped if learned else 0,
+                "warnings": warnings,
+            }
+        )
+    return report
+
+
+def _print_learned(report: list[dict[str, Any]]) -> None:
+    print_table(
+        "Learned",
+        ("learner", "decisions", "passed over", "snapshot"),
+        [
+            (r["learner"], r["learned"], r["passed_over"], (r["snapshot"] or "unchanged")[:12])
+            for r in report
+        ],
+    )
+    for entry in report:
+        for warning in entry["warnings"]:
+            err.print(f"warning: {warning}", highlight=False)
+
+
+def replay(
+    decision_id: Annotated[
+        list[str] | None, typer.Argument(help="Decisions to make again; default: the last ones.")
+    ] = None,
+    *,
+    database: Database = "sqlite:///evenhand.db",
+    last: Annotated[int, typer.Option(min=1, help="How many of the last decisions.")] = 100,
+    json: Json = False,
+) -> None:
+    """Make decisions again from their records and compare them, byte for byte."""
+    with errors_told(as_json=json):
+        store = Store(database)
+        revisions = Revisions(store)
+        ids = decision_id or store.read(lambda c: ask.last_replayable(c, last))
+        if not ids:
+            raise EngineError("the database holds no decision made here; nothing to replay")
+        with progress("replaying", len(ids)) as advance:
+            results = []
+            for id_ in ids:
+                results.append(replay_one(store, revisions, id_))
+                advance(1)
+    if json:
+        print_json(results)
+    differing = [r for r in results if not r.identical]
+    if not json:
+        out.print(
+            f"{len(results) - len(differing):,} of {len(results):,} decisions came out identical",
+            highlight=False,
+        )
+        for result in differing:
+            for difference in result.differences:
+                out.print(
+                    f"  {result.decision_id} {difference.field}: "
+                    f"{difference.stored!r} → {difference.replayed!r}",
+                    highlight=False,
+                    markup=False,
+                )
+    if differing:
+        raise typer.Exit(1)

@@ -1,0 +1,196 @@
+"""``evenhand lift`` and ``evenhand ope``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from api.cli.console import err, errors_told, out, print_json, print_table
+from api.cli.options import Json, Log, OptionalDatabase, Units
+from engine.ids import system_clock
+from experiments import UnitRange, parse_units
+
+Metrics = Annotated[list[str] | None, typer.Option("--metric", help="A metric; may be repeated.")]
+
+
+def _selected(units: str | None) -> UnitRange | None:
+    return None if units is None else parse_units(units)
+
+
+def lift(
+    *,
+    experiment: Annotated[str, typer.Option(help="Id of the experiment.")],
+    metric: Metrics = None,
+    database: OptionalDatabase = None,
+    log: Log = None,
+    units: Units = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 if the sample-ratio check fails.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Lift of an experiment's variants over its baseline, one row a unit."""
+    with errors_told(as_json=json):
+        from engine.logsource import open_log  # noqa: PLC0415  heavy: frames
+        from engine.reports import lift_report  # noqa: PLC0415
+
+        report = lift_report(
+            open_log(database, log),
+            experiment,
+            metrics=metric or (),
+            units=_selected(units),
+            as_of_us=system_clock(),
+        )
+    if json:
+        print_json(report)
+    else:
+        print_lift(report)
+    if strict and report["srm"]["verdict"] == "failed":
+        raise typer.Exit(1)
+
+
+def print_lift(report: dict[str, Any]) -> None:
+    """Print a lift report: the sample-ratio check first, then a row for each metric and variant."""
+    srm = report["srm"]
+    p_value = "" if srm["p_value"] is None else f" (p = {srm['p_value']:.3g})"
+    style = "red" if srm["verdict"] == "failed" else "green"
+    out.print(f"sample ratio: [{style}]{srm['verdict']}[/]{p_value}", highlight=False)
+    print_table(
+        f"Lift of {report['experiment']}",
+        (
+            *("metric", "variant", "units", "mean", "baseline"),
+            *("difference", "95 %", "relative", "verdict"),
+        ),
+        [
+            (
+                r["metric"],
+                r["variant"],
+                r["n"],
+                r["mean"],
+                r["baseline_mean"],
+                r["difference"],
+                _interval(r["low"], r["high"]),
+                _percent(r["relative"], r["relative_low"], r["relative_high"]),
+                r["verdict"],
+            )
+            for r in report["results"]
+        ],
+    )
+    _print_notes(report)
+
+
+def ope(
+    *,
+    surface: Annotated[str, typer.Option(help="Surface of the slot.")],
+    slot: Annotated[str, typer.Option(help="Slot whose policy is asked about.")],
+    target: Annotated[
+        list[str],
+        typer.Option(help="POLICY, POLICY@SNAPSHOT, ACTION, uniform or a file; may be repeated."),
+    ],
+    against: Annotated[
+        str | None, typer.Option(help="Compare every target with this one, or with logging.")
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="A metric in place of the reward.")] = None,
+    database: OptionalDatabase = None,
+    log: Log = None,
+    units: Units = None,
+    json: Json = False,
+) -> None:
+    """Off-policy values of targets for one slot, from what was logged."""
+    with errors_told(as_json=json):
+        from engine.logsource import open_log  # noqa: PLC0415  heavy: frames
+        from engine.reports import ope_report  # noqa: PLC0415
+
+        report = ope_report(
+            open_log(database, log),
+            surface,
+            slot,
+            target,
+            against=against,
+            metric=metric,
+            units=_selected(units),
+            as_of_us=system_clock(),
+        )
+    if json:
+        print_json(report)
+    else:
+        print_ope(report)
+
+
+def print_ope(report: dict[str, Any]) -> None:
+    """Print an off-policy report: values, paired differences, diagnostics."""
+    place = f"{report['surface']}.{report['slot']}"
+    print_table(
+        f"Value of targets for {place} ({report['metric']} per decision)",
+        ("target", "estimator", "value", "se", "interval", "by", "rows", "units"),
+        [
+            (
+                r["target"],
+                r["estimator"],
+                r["value"],
+                r["se"],
+                _interval(r["low"], r["high"]),
+                r["interval"],
+                r["n"],
+                r["n_units"],
+            )
+            for r in report["results"]
+        ],
+    )
+    if report["comparisons"]:
+        print_table(
+            "Paired differences on the same log",
+            ("target", "against", "estimator", "difference", "se", "interval", "by"),
+            [
+                (
+                    c["target"],
+                    c["against"],
+                    c["estimator"],
+                    c["difference"],
+                    c["se"],
+                    _interval(c["low"], c["high"]),
+                    c["interval"],
+                )
+                for c in report["comparisons"]
+            ],
+        )
+    print_table(
+        "Diagnostics",
+        ("target", "verdict", "effective units", "largest weight", "mean weight"),
+        [
+            (
+                name,
+                d["verdict"],
+                d["ess"],
+                d["max_weight_share"],
+                d["mean_weight"],
+            )
+            for name, d in report["diagnostics"].items()
+        ],
+    )
+    for name, d in report["diagnostics"].items():
+        if d["verdict"] != "ok":
+            out.print(f"{name} is {d['verdict']}: {d['reason']}", highlight=False)
+    _print_notes(report)
+
+
+def _print_notes(report: dict[str, Any]) -> None:
+    left = ", ".join(f"{name} {value}" for name, value in report["left_out"].items() if value)
+    if left:
+        err.print(f"left out: {left}", highlight=False)
+    for note in report["notes"]:
+        err.print(f"note: {note}", highlight=False)
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return "–"
+    return f"[{low:.4g}, {high:.4g}]"
+
+
+def _percent(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None:
+        return "–"
+    ends = "" if low is None or high is None else f" [{low:+.1%}, {high:+.1%}]"
+    return f"{value:+.1%}{ends}"

@@ -1,0 +1,122 @@
+"""``POST /v1/decide``: the one route under load, decoded and encoded without a detour."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from api.problems import FieldError, Problem, problem, problem_of
+from api.telemetry import Telemetry
+from engine.answer import Answer
+from engine.errors import EngineError
+from engine.request import DecideRequest
+from engine.service import Engine
+
+PATH = "/v1/decide"
+
+
+class DecideBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What to decide on: a surface, at least one identifier, and what is known of the moment.
+
+    A context value is bare, or ``{"value": …, "at": RFC 3339}`` where it was observed earlier.
+    """
+
+    surface: str
+    user_id: str | None = None
+    anonymous_id: str | None = None
+    request_id: str | None = None
+    trigger: str | None = None
+    context: dict[str, Any] = {}
+    slots: list[str] | None = None
+    deadline_ms: int | None = None
+    mode: Literal["decide", "peek"] = "decide"
+
+
+_DECODER = msgspec.json.Decoder(DecideBody)
+_ENCODER = msgspec.json.Encoder()
+_PLACE = re.compile(r"(?P<message>.*?)(?: - at `\$\.?(?P<path>.*)`)?", re.DOTALL)
+_MISSING = re.compile(r"Object (?:missing required|contains unknown) field `(?P<field>.*)`")
+
+
+async def decide(request: Request) -> Response:
+    """Answer one request for a decision."""
+    engine: Engine = request.app.state.engine
+    telemetry: Telemetry = request.app.state.telemetry
+    try:
+        body = _DECODER.decode(await request.body())
+    except msgspec.ValidationError as error:
+        return problem(400, "the body is not what this route takes", [_field_error(str(error))])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return problem(400, "the body is not JSON", [FieldError("", str(error))])
+    try:
+        answer = await engine.decide(
+            DecideRequest(
+                surface=body.surface,
+                user_id=body.user_id,
+                anonymous_id=body.anonymous_id,
+                trigger=body.trigger,
+                context=body.context,
+                slots=None if body.slots is None else tuple(body.slots),
+                request_id=body.request_id,
+                deadline_ms=body.deadline_ms,
+                peek=body.mode == "peek",
+                traceparent=request.headers.get("traceparent"),
+            )
+        )
+    except EngineError as error:
+        return problem_of(error)
+    telemetry.answered(answer)
+    return Response(_ENCODER.encode(answer), media_type="application/json")
+
+
+ROUTE = Route(PATH, decide, methods=["POST"])
+
+
+def _field_error(text: str) -> FieldError:
+    """Field and message of what msgspec says, such as ``Expected `str`, … - at `$.user_id```."""
+    place = _PLACE.fullmatch(text)
+    message, path = (place["message"], place["path"] or "") if place else (text, "")
+    missing = _MISSING.fullmatch(message)
+    if missing:
+        path = f"{path}.{missing['field']}" if path else missing["field"]
+    return FieldError(path, message)
+
+
+def openapi() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The route's path item and the schemas that it refers to, for the OpenAPI document."""
+    (body, answer, problem_), schemas = msgspec.json.schema_components(
+        [DecideBody, Answer, Problem], ref_template="#/components/schemas/{name}"
+    )
+    errors = {
+        "400": "The body is malformed or names what the workspace does not have.",
+        "404": "The surface is not declared.",
+        "409": "The `request_id` was used with other content.",
+        "413": "The body is too large.",
+        "500": "The engine failed.",
+    }
+    operation = {
+        "operationId": "decide",
+        "tags": ["decisions"],
+        "summary": "Decide on a surface",
+        "description": "The decision is durable in the log before it is answered.",
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "responses": {
+            "200": {
+                "description": "The decision.",
+                "content": {"application/json": {"schema": answer}},
+            },
+            **{
+                status: {
+                    "description": text,
+                    "content": {"application/problem+json": {"schema": problem_}},
+                }
+                for status, text in errors.items()
+            },
+        },
+    }
+    return {"post": operation}, schemas

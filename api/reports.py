@@ -1,0 +1,53 @@
+"""Reports over HTTP: the command line's, in a child process, so that decisions never wait."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+
+from engine.errors import NotFoundError, ReportError, StoreError
+
+LONGEST_SECONDS = 120
+_AT_ONCE = asyncio.Semaphore(2)
+
+
+async def run_report(
+    request: Request, command: str, options: Sequence[tuple[str, str]], units: str | None
+) -> dict[str, Any]:
+    """What ``evenhand COMMAND --json`` prints.
+
+    Raises
+    ------
+    NotFoundError, ReportError
+        As the report does; the message is the command line's.
+    StoreError
+        If it took longer than two minutes.
+    """
+    arguments = [f"{name}={value}" for name, value in options]
+    if units is not None:
+        arguments.append(f"--units={units}")
+    url: str = request.app.state.database
+    async with _AT_ONCE:
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "api.cli", command, f"--database={url}", "--json", *arguments,
+            stdout=PIPE, stderr=PIPE,
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(LONGEST_SECONDS):
+                out, said = await child.communicate()
+        except TimeoutError as error:
+            child.kill()
+            raise StoreError(f"the report took longer than {LONGEST_SECONDS} s") from error
+    if child.returncode == 0:
+        report: dict[str, Any] = msgspec.json.decode(out)
+        return report
+    fault = msgspec.json.decode(said or b"{}", type=dict[str, str])
+    if fault.get("kind") == "NotFoundError":
+        raise NotFoundError(fault.get("field", ""), fault["message"])
+    raise ReportError(fault.get("message", "the report failed"))

@@ -1,0 +1,289 @@
+"""Everything but deciding: exposures, outcomes, single decisions, reports, health."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Path, Query, Request, Response
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from api.reports import run_report
+from engine.ids import to_microseconds
+from engine.service import Engine, OutcomeRequest
+
+router = APIRouter()
+
+LongId = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class ProblemField(BaseModel):
+    """What is wrong with one field."""
+
+    field: str
+    message: str
+
+
+class ProblemBody(BaseModel):
+    """The body of every error (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list[ProblemField]
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The error responses of a route, for the OpenAPI document."""
+    return {
+        status: {
+            "content": {"application/problem+json": {"schema": {"$ref": _PROBLEM}}},
+            "description": _DESCRIPTIONS[status],
+        }
+        for status in statuses
+    }
+
+
+_PROBLEM = "#/components/schemas/Problem"
+_DESCRIPTIONS = {
+    400: "The request is malformed.",
+    404: "Nothing of that name is stored or declared.",
+    409: "The request contradicts what is stored.",
+    413: "The body is too large.",
+    500: "The engine failed.",
+    503: "The log is unavailable, or a report took too long.",
+}
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class ExposureBody(_Message):
+    """A decision was shown: all its slots, or those named."""
+
+    decision_id: LongId
+    slots: Annotated[list[str], Field(min_length=1)] | None = None
+    occurred_at: Annotated[AwareDatetime | None, Field(strict=False)] = None
+
+
+class OutcomeBody(_Message):
+    """What happened, as a number of a metric, for a decision or for a user.
+
+    ``corrects`` names an earlier outcome whose value this one replaces.
+    """
+
+    outcome_id: LongId
+    metric: Annotated[str, Field(min_length=1, max_length=64)]
+    value: Annotated[float, Field(allow_inf_nan=False)]
+    decision_id: LongId | None = None
+    user_id: LongId | None = None
+    occurred_at: Annotated[AwareDatetime | None, Field(strict=False)] = None
+    corrects: LongId | None = None
+
+
+class Receipt(BaseModel):
+    """What became of what was sent."""
+
+    accepted: int
+    duplicates: int
+    unmatched: int
+
+
+class DifferenceBody(BaseModel):
+    """A part of a record that a replay made otherwise."""
+
+    field: str
+    stored: Any
+    replayed: Any
+
+
+class ReplayBody(BaseModel):
+    """Whether a decision came out the same, byte for byte."""
+
+    decision_id: str
+    identical: bool
+    differences: list[DifferenceBody]
+    largest_difference: float
+
+
+class HealthBody(BaseModel):
+    """What the server serves, and whether it can."""
+
+    status: str
+    revision: str
+    snapshots: dict[str, str | None]
+    reload_fault: str | None
+    learning_fault: str | None
+
+
+def _engine(request: Request) -> Engine:
+    engine: Engine = request.app.state.engine
+    return engine
+
+
+def _moment(moment: datetime | None) -> int | None:
+    return None if moment is None else to_microseconds(moment)
+
+
+@router.post(
+    "/v1/exposures",
+    tags=["outcomes"],
+    summary="Say that a decision was shown",
+    responses=problems(400, 404, 413, 500, 503),
+)
+async def expose(request: Request, body: ExposureBody) -> Receipt:
+    """Each slot's first exposure is kept; later ones count as duplicates."""
+    slots = None if body.slots is None else tuple(body.slots)
+    stored = await _engine(request).expose(body.decision_id, slots, _moment(body.occurred_at))
+    return Receipt(accepted=stored.accepted, duplicates=stored.duplicates, unmatched=0)
+
+
+@router.post(
+    "/v1/outcomes",
+    tags=["outcomes"],
+    summary="Say what happened",
+    responses=problems(400, 409, 413, 500, 503),
+)
+async def record_outcomes(
+    request: Request,
+    body: Annotated[
+        OutcomeBody | Annotated[list[OutcomeBody], Field(min_length=1, max_length=1_000)], Body()
+    ],
+) -> Receipt:
+    """One outcome or a list, stored all or none. A repeated id with the same content is counted
+    as a duplicate; an outcome that precedes its decision is kept, unmatched, until that comes."""
+    bodies = body if isinstance(body, list) else [body]
+    outcomes = [
+        OutcomeRequest(
+            outcome_id=o.outcome_id,
+            metric=o.metric,
+            value=o.value,
+            decision_id=o.decision_id,
+            user_id=o.user_id,
+            occurred_at=_moment(o.occurred_at),
+            corrects=o.corrects,
+        )
+        for o in bodies
+    ]
+    stored = await _engine(request).record_outcomes(outcomes, listed=isinstance(body, list))
+    telemetry = request.app.state.telemetry
+    telemetry.outcomes.labels("accepted").inc(stored.accepted)
+    telemetry.outcomes.labels("duplicate").inc(stored.duplicates)
+    telemetry.outcomes.labels("unmatched").inc(stored.unmatched)
+    return Receipt(
+        accepted=stored.accepted, duplicates=stored.duplicates, unmatched=stored.unmatched
+    )
+
+
+DecisionId = Annotated[str, Path(min_length=1, max_length=256)]
+
+
+@router.get(
+    "/v1/decisions/{decision_id}",
+    tags=["decisions"],
+    summary="Explain a decision",
+    responses=problems(400, 404, 500, 503),
+)
+async def explain(request: Request, decision_id: DecisionId) -> dict[str, Any]:
+    """The whole record: what it was made of, each rule's verdict by clause, the probabilities,
+    and the exposures and outcomes since."""
+    return await _engine(request).explain(decision_id)
+
+
+@router.post(
+    "/v1/decisions/{decision_id}/replay",
+    tags=["decisions"],
+    summary="Make a decision again and compare",
+    responses=problems(400, 404, 409, 500, 503),
+)
+async def replay(request: Request, decision_id: DecisionId) -> ReplayBody:
+    """From the recorded inputs, revision and snapshots; imported decisions are refused (409)."""
+    found = await _engine(request).replay(decision_id)
+    return ReplayBody(
+        decision_id=found.decision_id,
+        identical=found.identical,
+        differences=[
+            DifferenceBody(field=d.field, stored=d.stored, replayed=d.replayed)
+            for d in found.differences
+        ],
+        largest_difference=found.largest_difference,
+    )
+
+
+Units = Annotated[str | None, Query(description="Salted share of units, as 0.5:1.")]
+
+
+@router.get(
+    "/v1/lift",
+    tags=["reports"],
+    summary="Lift of an experiment",
+    responses=problems(400, 404, 500, 503),
+)
+async def lift(
+    request: Request,
+    experiment: str,
+    metric: Annotated[list[str] | None, Query()] = None,
+    units: Units = None,
+) -> dict[str, Any]:
+    """As ``evenhand lift --json``."""
+    options = [("--experiment", experiment), *(("--metric", m) for m in metric or ())]
+    return await run_report(request, "lift", options, units)
+
+
+@router.get(
+    "/v1/ope",
+    tags=["reports"],
+    summary="Off-policy values of targets",
+    responses=problems(400, 404, 500, 503),
+)
+async def ope(
+    request: Request,
+    surface: str,
+    slot: str,
+    target: Annotated[list[str], Query(min_length=1)],
+    against: str | None = None,
+    metric: str | None = None,
+    units: Units = None,
+) -> dict[str, Any]:
+    """As ``evenhand ope --json``; a target cannot be a file here."""
+    options = [("--surface", surface), ("--slot", slot), *(("--target", t) for t in target)]
+    if against is not None:
+        options.append(("--against", against))
+    if metric is not None:
+        options.append(("--metric", metric))
+    return await run_report(request, "ope", options, units)
+
+
+@router.get("/healthz", tags=["operations"], summary="Is the process alive?")
+async def healthz() -> dict[str, str]:
+    """Always ok while the server answers."""
+    return {"status": "ok"}
+
+
+@router.get(
+    "/readyz",
+    tags=["operations"],
+    summary="Can it decide and log?",
+    responses={503: {"model": HealthBody, "description": "The log is unavailable."}},
+)
+async def readyz(request: Request, response: Response) -> HealthBody:
+    """503 while records cannot be made durable; faults of reloading and learning are told."""
+    status = _engine(request).status()
+    if not status.storing:
+        response.status_code = 503
+    return HealthBody(
+        status="ready" if status.storing else "not storing",
+        revision=status.revision,
+        snapshots=dict(status.snapshots),
+        reload_fault=status.reload_fault,
+        learning_fault=status.learning_fault,
+    )
+
+
+@router.get("/metrics", tags=["operations"], summary="Prometheus metrics", response_class=Response)
+async def metrics(request: Request) -> Response:
+    """In Prometheus' text format."""
+    body = request.app.state.telemetry.exposition(_engine(request).status())
+    return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")

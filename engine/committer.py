@@ -1,0 +1,151 @@
+"""Group commit: what queued during the last commit is the next batch. No timer, no journal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+
+from engine.errors import StoreError
+from engine.ids import Clock
+from engine.log import Entry, Result
+from engine.store import Store
+
+MOST_IN_BATCH = 512
+MOST_WAITING = 20_000
+CHECKPOINT_EVERY = 200
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """An entry on its way to durability."""
+
+    entry: Entry
+    done: asyncio.Future[Result]
+    since: int
+    taken: bool = False
+
+
+class Committer:
+    """Makes entries durable in batches, on one thread of its own.
+
+    All methods are called on the event loop that it was started on.
+    """
+
+    def __init__(
+        self, store: Store, clock: Clock, observe: Callable[[int, float], None] | None = None
+    ) -> None:
+        """``observe`` receives each batch's size and its duration in seconds."""
+        self._store = store
+        self._clock = clock
+        self._observe = observe
+        self._waiting: list[Ticket] = []
+        self._committing: list[Ticket] = []
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self._task = asyncio.create_task(self._run(), name="committer")
+        self.failure: StoreError | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Entries that are queued and not yet taken."""
+        return len(self._waiting)
+
+    def submit(self, entry: Entry, since: int) -> Ticket:
+        """Queue an entry; its ``done`` resolves when it is durable, or raises StoreError.
+
+        ``since`` is the time that the entry was stamped with: the watermark stays below it.
+
+        Raises
+        ------
+        StoreError
+            If the queue is full or closed: nothing was queued.
+        """
+        if self._closing:
+            raise StoreError("the server is stopping; ask again")
+        if len(self._waiting) >= MOST_WAITING:
+            raise StoreError(f"{MOST_WAITING:,} entries wait for the database; ask again later")
+        ticket = Ticket(entry, asyncio.get_running_loop().create_future(), since)
+        self._waiting.append(ticket)
+        self._wake.set()
+        return ticket
+
+    async def write(self, entry: Entry, since: int) -> Result:
+        """Make one entry durable."""
+        return await self.submit(entry, since).done
+
+    def withdraw(self, ticket: Ticket) -> bool:
+        """Take back an entry that is still queued; False if it may already be on its way."""
+        if ticket.taken or ticket not in self._waiting:
+            return False
+        self._waiting.remove(ticket)
+        ticket.done.cancel()
+        return True
+
+    def watermark(self) -> int:
+        """The last microsecond of which all that was stamped by it is durable."""
+        pending = (ticket.since for ticket in (*self._committing, *self._waiting))
+        return min(pending, default=self._clock()) - 1
+
+    async def close(self) -> None:
+        """Commit what is queued, then stop."""
+        self._closing = True
+        self._wake.set()
+        with suppress(asyncio.CancelledError):
+            await self._task
+        self._thread.shutdown()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        batches = 0
+        while True:
+            if not self._waiting:
+                if self._closing:
+                    break
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            batch = self._waiting[:MOST_IN_BATCH]
+            del self._waiting[: len(batch)]
+            for ticket in batch:
+                ticket.taken = True
+            self._committing = batch
+            began = loop.time()
+            await self._commit(loop, batch)
+            self._committing = []
+            if self._observe:
+                self._observe(len(batch), loop.time() - began)
+            batches += 1
+            if batches % CHECKPOINT_EVERY == 0 or (not self._waiting and batches % 20 == 0):
+                with suppress(StoreError):
+                    await loop.run_in_executor(self._thread, self._store.checkpoint)
+
+    async def _commit(self, loop: asyncio.AbstractEventLoop, batch: list[Ticket]) -> None:
+        entries = [ticket.entry for ticket in batch]
+        try:
+            results = await loop.run_in_executor(
+                self._thread, self._store.write, entries, self._clock()
+            )
+        except StoreError as error:
+            self.failure = error
+            if len(batch) == 1:
+                _fail(batch[0], error)
+                return
+            # One bad entry must not refuse its neighbours: each is tried alone.
+            for ticket in batch:
+                await self._commit(loop, [ticket])
+            return
+        self.failure = None
+        for ticket, result in zip(batch, results, strict=True):
+            if not ticket.done.done():
+                ticket.done.set_result(result)
+
+
+def _fail(ticket: Ticket, error: StoreError) -> None:
+    if not ticket.done.done():
+        ticket.done.set_exception(error)
+        # Nobody waits for an entry whose caller was answered at its deadline.
+        ticket.done.exception()

@@ -1,0 +1,408 @@
+"""The decision itself: a pure function of configuration, models, inputs, id and time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from engine.errors import NotFoundError, RequestError
+from engine.record import (
+    CODE_VERSION,
+    RECORD_VERSION,
+    AssignmentRecord,
+    ChoiceRecord,
+    DecisionRecord,
+    DrawRecord,
+    IdentityRecord,
+    Origin,
+    Reason,
+)
+from engine.request import Attributes, DecideRequest, read_attributes
+from engine.workspace import HardRule, PolicySpec, Slot, Surface, Workspace, learner_id
+from experiments import Assignment, Pin, UsePolicy, assign, bucket
+from policies import Action, Policy, PolicyError, apply_floor, draw
+
+_LETTERS = {True: "T", False: "F", None: "U"}
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A policy as it serves: restored from ``snapshot``, or made of configuration alone (None)."""
+
+    policy: Policy
+    snapshot: str | None = None
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A revision with a model for each learner and each policy that does not learn, by id."""
+
+    workspace: Workspace
+    models: Mapping[str, Model]
+
+
+@dataclass(frozen=True, slots=True)
+class StickyDraw:
+    """A draw made earlier in the period: what a later decision refers to."""
+
+    id: str
+    key: str
+    uniform: float
+    action: str
+    propensity: float
+    expires_at: int
+    redraw: int
+    snapshot: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a decision reads beside the request: the unit's sticky draws, by :func:`sticky_key`."""
+
+    sticky: Mapping[str, StickyDraw] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """What every slot of one decision shares."""
+
+    serving: Serving
+    surface: Surface
+    inputs: Inputs
+    unit: str
+    decision_id: str
+    now_us: int
+    attributes: Attributes
+    assignments: tuple[Assignment, ...]
+    verdicts: dict[int, tuple[bool | None, str]]
+
+
+def decide(
+    serving: Serving,
+    request: DecideRequest,
+    inputs: Inputs,
+    *,
+    decision_id: str,
+    now_us: int,
+    origin: Origin = "live",
+) -> DecisionRecord:
+    """The decision on a request, with all that is needed to explain, replay and evaluate it.
+
+    Raises
+    ------
+    NotFoundError
+        If the surface is not declared.
+    RequestError
+        If a slot, trigger or attribute is not what the surface declares.
+    """
+    surface = _surface(serving.workspace, request)
+    slots = _slots(surface, request.slots)
+    attributes = read_attributes(surface, request.context, now_us)
+    unit = request.unit
+    moment = _Moment(
+        serving=serving,
+        surface=surface,
+        inputs=inputs,
+        unit=unit,
+        decision_id=decision_id,
+        now_us=now_us,
+        attributes=attributes,
+        assignments=assign(serving.workspace.design, unit, surface.id),
+        verdicts={},
+    )
+    fallback = _insufficient(surface, attributes)
+    choices = tuple(
+        _defaulted(slot, fallback) if fallback else _choose(slot, moment) for slot in slots
+    )
+    return DecisionRecord(
+        record_version=RECORD_VERSION,
+        decision_id=decision_id,
+        request_id=request.request_id,
+        origin=origin,
+        decided_at=now_us,
+        time_zone=serving.workspace.time_zone,
+        identity=IdentityRecord(request.user_id, request.anonymous_id, unit),
+        surface=surface.id,
+        trigger=request.trigger,
+        context=dict(attributes.recorded),
+        ages_us=dict(attributes.ages_us),
+        unknown=dict(attributes.unknown),
+        revision=serving.workspace.revision,
+        code_version=CODE_VERSION,
+        assignments=tuple(
+            AssignmentRecord(a.kind, a.id, a.variant, a.probability, dict(a.factors))
+            for a in moment.assignments
+        ),
+        choices=choices,
+        fallback=fallback or next((c.fallback for c in choices if c.fallback), None),
+        traceparent=request.traceparent,
+    )
+
+
+def sticky_key(policy: PolicySpec, slot: str, unit: str, now_us: int) -> str:
+    """What a sticky draw is hashed from, ahead of its salt: ``surface:slot:unit:period``.
+
+    Periods are counted from 1970-01-01 UTC.
+    """
+    period = now_us // (policy.period_us or 1)
+    return f"{policy.salt}:{slot.replace('.', ':')}:{unit}:{period}"
+
+
+def _surface(workspace: Workspace, request: DecideRequest) -> Surface:
+    surface = workspace.surfaces.get(request.surface)
+    if surface is None:
+        raise NotFoundError("surface", _unknown(request.surface, workspace.surfaces))
+    if request.trigger is None:
+        if surface.require_trigger:
+            raise RequestError("trigger", f"is missing; give one of {_names(surface.triggers)}")
+    elif request.trigger not in surface.triggers:
+        raise RequestError("trigger", _unknown(request.trigger, surface.triggers))
+    return surface
+
+
+def _slots(surface: Surface, names: tuple[str, ...] | None) -> tuple[Slot, ...]:
+    if names is None:
+        return tuple(surface.slots.values())
+    if not names or len(set(names)) != len(names):
+        raise RequestError("slots", "is empty or names a slot twice; leave it out for all")
+    for index, name in enumerate(names):
+        if name not in surface.slots:
+            raise RequestError(f"slots[{index}]", _unknown(name, surface.slots))
+    return tuple(surface.slots[name] for name in names)
+
+
+def _unknown(name: str, known: Mapping[str, object] | tuple[str, ...]) -> str:
+    shown = name if len(name) <= 64 else name[:61] + "…"
+    return f'is "{shown}", which is not declared; known: {_names(tuple(known))}'
+
+
+def _names(names: tuple[str, ...]) -> str:
+    return ", ".join(f'"{name}"' for name in names) or "none"
+
+
+def _insufficient(surface: Surface, attributes: Attributes) -> str | None:
+    """Why the context does not suffice to decide on, if it does not."""
+    for name, reason in attributes.unknown.items():
+        declared = surface.attributes.get(name)
+        if declared and declared.required:
+            return f"required attribute {name} is {reason}"
+    return None
+
+
+def _defaulted(slot: Slot, fallback: str) -> ChoiceRecord:
+    return ChoiceRecord(
+        slot=slot.id,
+        action=slot.default,
+        propensity=1.0,
+        reason="fallback",
+        candidates=slot.action_ids,
+        verdicts={},
+        eligible=(slot.default,),
+        path=None,
+        path_factors={},
+        fallback=fallback,
+    )
+
+
+def _choose(slot: Slot, moment: _Moment) -> ChoiceRecord:
+    verdicts, eligible = _eligible(slot, moment)
+    plan = _plan(slot, moment)
+
+    def settled(action: str, reason: Reason, fallback: str | None = None) -> ChoiceRecord:
+        return ChoiceRecord(
+            slot=slot.id,
+            action=action,
+            propensity=1.0,
+            reason=reason,
+            candidates=slot.action_ids,
+            verdicts=verdicts,
+            eligible=eligible,
+            path=plan.path,
+            path_factors=plan.factors,
+            policy=plan.policy.id if plan.policy else None,
+            fallback=fallback,
+        )
+
+    if plan.policy is None:
+        if plan.pinned is None:
+            return settled(slot.default, plan.reason)
+        if plan.pinned in eligible:
+            return settled(plan.pinned, plan.reason)
+        return settled(slot.default, "rule")
+    if len(eligible) == 1:
+        return settled(slot.default, "rule" if len(slot.actions) > 1 else plan.reason)
+    try:
+        return _drawn(slot, moment, plan, plan.policy, verdicts, eligible)
+    except PolicyError as error:
+        return settled(slot.default, "fallback", f"policy {plan.policy.id}: {error}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What the assignment makes of a slot: a policy, a pinned action, or neither (the default)."""
+
+    path: str | None
+    factors: dict[str, float]
+    reason: Reason
+    policy: PolicySpec | None = None
+    pinned: str | None = None
+
+
+def _plan(slot: Slot, moment: _Moment) -> _Plan:
+    workspace = moment.serving.workspace
+    for assignment in moment.assignments:
+        if assignment.kind == "holdout":
+            return _Plan(assignment.id, dict(assignment.factors), "holdout")
+        use = workspace.uses[assignment.id, assignment.variant].get(slot.name)
+        if use is None:
+            continue
+        path, factors = f"{assignment.id}.{assignment.variant}", dict(assignment.factors)
+        match use:
+            case Pin(action=action):
+                return _Plan(path, factors, "experiment", pinned=action)
+            case UsePolicy(policy=policy):
+                return _Plan(path, factors, "policy", policy=workspace.policies[policy])
+    factors = dict(workspace.not_held_out[moment.surface.id])
+    if slot.policy is None:
+        return _Plan(None, factors, "default")
+    return _Plan(None, factors, "policy", policy=workspace.policies[slot.policy])
+
+
+def _eligible(
+    slot: Slot, moment: _Moment
+) -> tuple[dict[str, str | dict[str, str]], tuple[str, ...]]:
+    """Every rule's verdict, and the actions that the rules leave; the default always stays."""
+    verdicts: dict[str, str | dict[str, str]] = {}
+    blocked: set[str] = set()
+    for rule in slot.rules:
+        covered = rule.actions if rule.actions is not None else slot.covered
+        if rule.rule.reads_action:
+            by_action = {}
+            for id_ in slot.action_ids:
+                if id_ in covered:
+                    verdict, text = _verdict_on_action(rule, slot.actions[id_], moment)
+                    by_action[id_] = text
+                    if not rule.allows(verdict):
+                        blocked.add(id_)
+            verdicts[rule.id] = by_action
+        else:
+            verdict, text = _verdict(rule, moment)
+            verdicts[rule.id] = text
+            if not rule.allows(verdict):
+                blocked |= covered
+    return verdicts, tuple(a for a in slot.action_ids if a not in blocked)
+
+
+def _verdict(rule: HardRule, moment: _Moment) -> tuple[bool | None, str]:
+    """The verdict of a rule that reads no action, worked out once for all slots that share it."""
+    known = moment.verdicts.get(id(rule))
+    if known is None:
+        evaluation = rule.rule.evaluate(moment.attributes.values)
+        known = (evaluation.verdict, _LETTERS[evaluation.verdict] + evaluation.clauses)
+        moment.verdicts[id(rule)] = known
+    return known
+
+
+def _verdict_on_action(rule: HardRule, action: Action, moment: _Moment) -> tuple[bool | None, str]:
+    values = dict(moment.attributes.values)
+    for name, value in action.features.items():
+        values[f"action.{name}"] = value
+    evaluation = rule.rule.evaluate(values)
+    return evaluation.verdict, _LETTERS[evaluation.verdict] + evaluation.clauses
+
+
+def _drawn(
+    slot: Slot,
+    moment: _Moment,
+    plan: _Plan,
+    policy: PolicySpec,
+    verdicts: dict[str, str | dict[str, str]],
+    eligible: tuple[str, ...],
+) -> ChoiceRecord:
+    id_ = learner_id(policy, slot.name, plan.path) if policy.learns else policy.id
+    model = moment.serving.models[id_]
+    learner = moment.serving.workspace.learners.get(id_)
+    redraw = 0
+    expires_at = None
+    if policy.period_us is not None:
+        key = sticky_key(policy, slot.name, moment.unit, moment.now_us)
+        expires_at = (moment.now_us // policy.period_us + 1) * policy.period_us
+        earlier = moment.inputs.sticky.get(key)
+        if earlier is not None and earlier.action in eligible:
+            return ChoiceRecord(
+                slot=slot.id,
+                action=earlier.action,
+                propensity=earlier.propensity,
+                reason=plan.reason,
+                candidates=slot.action_ids,
+                verdicts=verdicts,
+                eligible=eligible,
+                path=plan.path,
+                path_factors=plan.factors,
+                policy=policy.id,
+                learner=learner.id if learner else None,
+                spec=learner.spec if learner else None,
+                snapshot=earlier.snapshot,
+                floor=policy.floor,
+                draw=DrawRecord(
+                    earlier.id,
+                    earlier.key,
+                    earlier.uniform,
+                    drawn=False,
+                    expires_at=earlier.expires_at,
+                    redraw=earlier.redraw,
+                ),
+            )
+        if earlier is not None:
+            redraw = earlier.redraw + 1
+        # A redraw hashes another text: the first draw's uniform is spent on the set it saw.
+        hashed = f"{key}:{redraw}" if redraw else key
+    else:
+        hashed = f"{policy.salt}:{moment.surface.id}:{slot.id}:{moment.decision_id}"
+    actions = [slot.actions[a] for a in eligible]
+    context = policy_context(policy, moment.attributes)
+    own = model.policy.pmf(context, actions)
+    pmf = apply_floor(own, policy.floor)
+    salt, _, rest = hashed.partition(":")
+    uniform = bucket(salt, rest)
+    index = draw(pmf, uniform)
+    expected = model.policy.expected(context, actions)
+    action = eligible[index]
+    return ChoiceRecord(
+        slot=slot.id,
+        action=action,
+        propensity=float(pmf[index]),
+        reason=plan.reason,
+        candidates=slot.action_ids,
+        verdicts=verdicts,
+        eligible=eligible,
+        path=plan.path,
+        path_factors=plan.factors,
+        policy=policy.id,
+        learner=learner.id if learner else None,
+        spec=learner.spec if learner else None,
+        snapshot=model.snapshot,
+        floor=policy.floor,
+        pmf_policy=tuple(own.tolist()),
+        pmf=tuple(pmf.tolist()),
+        expected=None if expected is None else tuple(expected.tolist()),
+        draw=DrawRecord(
+            f"{moment.decision_id}/{slot.id}",
+            hashed,
+            uniform,
+            expires_at=expires_at,
+            redraw=redraw,
+        ),
+    )
+
+
+def policy_context(policy: PolicySpec, attributes: Attributes) -> Mapping[str, Any]:
+    """What a policy reads: scalar attributes, and ``segment.<id>`` for each of its segments."""
+    if not policy.segments:
+        return attributes.features
+    segments = {
+        f"segment.{id_}": rule.evaluate(attributes.values).verdict for id_, rule in policy.segments
+    }
+    return {**attributes.features, **segments}

@@ -1,0 +1,124 @@
+"""Learning beside a server: a child process reads the log and hands back snapshots.
+
+The child (``python -m engine.learner URL``) opens the database for reading only. It takes requests
+and gives replies as length-prefixed msgpack on its standard input and output, and ends when its
+input closes, as it does when the server is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import sys
+from asyncio.subprocess import PIPE, Process
+from contextlib import suppress
+from typing import BinaryIO
+
+import msgspec
+
+from engine.errors import EngineError
+from engine.learning import learn
+from engine.log import SnapshotEntry
+from engine.revisions import Revisions
+from engine.store import Store
+
+_LENGTH = struct.Struct(">I")
+
+
+class LearnRequest(msgspec.Struct, frozen=True):
+    """Learn under a revision from all that is durable up to ``until_us``."""
+
+    revision: str
+    until_us: int
+    now_us: int
+
+
+class LearnReply(msgspec.Struct, frozen=True):
+    """The snapshots of the learners that learned something, and what went wrong for others."""
+
+    snapshots: list[SnapshotEntry]
+    warnings: list[str]
+
+
+class LearnerProcess:
+    """The server's end of the child."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._process: Process | None = None
+
+    async def learn(self, request: LearnRequest) -> LearnReply:
+        """What the child makes of the log.
+
+        Raises
+        ------
+        EngineError
+            If the child died; the next call starts another.
+        """
+        process = await self._running()
+        if process.stdin is None or process.stdout is None:
+            raise EngineError("the learner's pipes are closed")
+        try:
+            data = msgspec.msgpack.encode(request)
+            process.stdin.write(_LENGTH.pack(len(data)) + data)
+            await process.stdin.drain()
+            (size,) = _LENGTH.unpack(await process.stdout.readexactly(_LENGTH.size))
+            return msgspec.msgpack.decode(await process.stdout.readexactly(size), type=LearnReply)
+        except (OSError, asyncio.IncompleteReadError) as error:
+            code = await process.wait()
+            self._process = None
+            raise EngineError(f"the learner ended with status {code}") from error
+
+    async def close(self) -> None:
+        """End the child."""
+        process, self._process = self._process, None
+        if process and process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+    async def _running(self) -> Process:
+        if self._process is None or self._process.returncode is not None:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "engine.learner", self._url, stdin=PIPE, stdout=PIPE
+            )
+        return self._process
+
+
+def serve_requests(url: str, requests: BinaryIO, replies: BinaryIO) -> None:
+    """Answer learning requests until their stream ends."""
+    store = Store(url)
+    revisions = Revisions(store)
+    while head := requests.read(_LENGTH.size):
+        (size,) = _LENGTH.unpack(head)
+        request = msgspec.msgpack.decode(requests.read(size), type=LearnRequest)
+        data = msgspec.msgpack.encode(_reply(store, revisions, request))
+        replies.write(_LENGTH.pack(len(data)) + data)
+        replies.flush()
+
+
+def _reply(store: Store, revisions: Revisions, request: LearnRequest) -> LearnReply:
+    snapshots: list[SnapshotEntry] = []
+    warnings: list[str] = []
+    workspace = revisions.get(request.revision)
+    for learner in workspace.learners.values():
+        try:
+            learned = learn(
+                store,
+                workspace,
+                learner,
+                until_us=request.until_us,
+                now_us=request.now_us,
+                revisions=revisions,
+                warn=warnings.append,
+            )
+        except EngineError as error:
+            warnings.append(str(error))
+            continue
+        if learned:
+            snapshots.append(learned.snapshot)
+    return LearnReply(snapshots, warnings)
+
+
+if __name__ == "__main__":
+    serve_requests(sys.argv[1], sys.stdin.buffer, sys.stdout.buffer)

@@ -1,0 +1,206 @@
+"""Learning: matured decisions, in one order, become feedback; a learner's state a new snapshot.
+
+The order is (matures_at, decision_id), so that the same log gives the same snapshot whatever the
+size of a batch and however often it is run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from engine.errors import EngineError
+from engine.log import Outcome, Position, SnapshotEntry
+from engine.models import Warn, fresh, newest_sound
+from engine.record import ChoiceRecord, DecisionRecord, decode_record
+from engine.revisions import Revisions
+from engine.rewards import metric_values, reward
+from engine.store import ClosedChoice, SnapshotRow, Store
+from engine.store import read as ask
+from engine.workspace import Learner, Surface, Workspace
+from experiments import UnitRange
+from policies import Feedback, Policy, PolicyError, snapshot_digest
+
+BATCH = 2_000
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What a run made of one learner's log."""
+
+    snapshot: SnapshotEntry
+    policy: Policy
+    learned: int
+    skipped: int
+
+
+def learn(
+    store: Store,
+    workspace: Workspace,
+    learner: Learner,
+    *,
+    until_us: int,
+    now_us: int,
+    revisions: Revisions,
+    units: UnitRange | None = None,
+    refit: bool = False,
+    warn: Warn,
+    advance: Advance = lambda _: None,
+) -> Learned | None:
+    """A learner's next snapshot from what matured by ``until_us``; None if nothing did.
+
+    ``until_us`` must be a time up to which everything received is durable. ``units`` restricts
+    learning to a salted share of the units; the rows passed over stay so until a ``refit``, which
+    begins anew at the log's first row.
+
+    Raises
+    ------
+    EngineError
+        If the policy refuses a row that was logged.
+    """
+    surface = workspace.surfaces[learner.surface]
+    # Windows are the same for all of a learner's decisions: mature is what closed by then.
+    closed_by = until_us - surface.reward_horizon_us
+    found = newest_sound(store, learner, warn)
+    parent = found[0].digest if found else None
+    if found and found[1].resumable and not refit:
+        policy, position, total = found[1], found[0].position, found[0].learned
+    else:
+        policy, position, total = fresh(learner.policy), Position(), 0
+        if found and not refit and not _anything_after(store, learner, found[0], closed_by):
+            return None
+    began = position
+    learned = skipped = 0
+    for page in _pages(store, learner, position, closed_by):
+        feedback = list(_feedback(store, revisions, surface, learner, page, units))
+        try:
+            policy.learn(feedback)
+        except PolicyError as error:
+            raise EngineError(f"learner {learner.id} refuses its log: {error}") from error
+        position = Position(page[-1].closes_at, page[-1].decision_id)
+        learned += len(feedback)
+        skipped += len(page) - len(feedback)
+        advance(len(page))
+    if position == began:
+        return None
+    data = policy.dumps()
+    snapshot = SnapshotEntry(
+        learner=learner.id,
+        spec=learner.spec,
+        digest=snapshot_digest(data),
+        parent=parent,
+        position=position,
+        learned=total + learned,
+        created_at=now_us,
+        data=data,
+        units=_selector(units) if began == Position() or not found else _joint(found[0], units),
+    )
+    return Learned(snapshot, policy, learned, skipped)
+
+
+def _selector(units: UnitRange | None) -> str | None:
+    return None if units is None else f"{units.low:g}:{units.high:g}"
+
+
+def _joint(parent: SnapshotRow, units: UnitRange | None) -> str | None:
+    """The units of a snapshot that continues its parent: the parent's, if they are the same."""
+    return parent.units if parent.units == _selector(units) else None
+
+
+def _anything_after(store: Store, learner: Learner, row: SnapshotRow, closed_by: int) -> bool:
+    return bool(store.read(lambda c: ask.closed(c, learner.id, row.position, closed_by, 1)))
+
+
+def _pages(
+    store: Store, learner: Learner, after: Position, closed_by: int
+) -> Iterator[list[ClosedChoice]]:
+    while True:
+        start = after
+        page = store.read(
+            lambda c, start=start: ask.closed(c, learner.id, start, closed_by, BATCH)  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        )
+        if not page:
+            return
+        yield page
+        after = Position(page[-1].closes_at, page[-1].decision_id)
+
+
+def _feedback(
+    store: Store,
+    revisions: Revisions,
+    surface: Surface,
+    learner: Learner,
+    page: Sequence[ClosedChoice],
+    units: UnitRange | None,
+) -> Iterator[Feedback]:
+    """Feedback of the page's choices that may be learned from, in order."""
+    rows: list[tuple[DecisionRecord, ChoiceRecord]] = []
+    for matured in page:
+        record = decode_record(matured.data)
+        choice = next(c for c in record.choices if c.slot == learner.slot)
+        if not matured.void and choice.evaluable and (units is None or units.contains(record.unit)):
+            rows.append((record, choice))
+    joined = _Joined(store, surface, [record for record, _ in rows])
+    for record, choice in rows:
+        end = choice.draw.expires_at if choice.draw else None
+        value = (
+            joined.reward(record)
+            if end is None
+            else _sticky_reward(store, surface, record, choice, end)
+        )
+        made_by = revisions.get(record.revision).surfaces[surface.id]
+        actions = tuple(made_by.slots[choice.slot].actions[a] for a in choice.eligible)
+        yield Feedback(features(record, made_by), actions, choice.action, choice.propensity, value)
+
+
+def features(record: DecisionRecord, surface: Surface) -> dict[str, float | str | bool | None]:
+    """What a policy could read of a record's context, given the surface that declared it."""
+    return {
+        name: value
+        for name, value in record.context.items()
+        if name not in record.unknown and surface.attributes[name].scalar
+    }
+
+
+def _sticky_reward(
+    store: Store, surface: Surface, record: DecisionRecord, choice: ChoiceRecord, end: int
+) -> float:
+    """The rewards of all decisions of a draw, summed over its period."""
+    rows = store.read(
+        lambda c: ask.unit_decisions(c, record.unit, surface.id, record.decided_at, end)
+    )
+    uses = [
+        use
+        for use in (decode_record(row.record) for row in rows)
+        if any(c.draw and choice.draw and c.draw.id == choice.draw.id for c in use.choices)
+    ]
+    joined = _Joined(store, surface, uses)
+    return math.fsum(joined.reward(use) for use in uses)
+
+
+class _Joined:
+    """Outcomes of some decisions, read at once: those that name them, and those of their units."""
+
+    def __init__(self, store: Store, surface: Surface, records: Sequence[DecisionRecord]) -> None:
+        self.surface = surface
+        self.own: defaultdict[str, list[Outcome]] = defaultdict(list)
+        self.of_unit: defaultdict[str, list[Outcome]] = defaultdict(list)
+        if not records:
+            return
+        ids = [record.decision_id for record in records]
+        for outcome in store.read(lambda c: ask.outcomes_of_decisions(c, ids)):
+            self.own[outcome.decision_id or ""].append(outcome)
+        start = min(record.decided_at for record in records)
+        end = max(record.decided_at for record in records) + surface.reward_horizon_us
+        units = sorted({record.unit for record in records})
+        for outcome in store.read(lambda c: ask.outcomes_of_units(c, units, start, end)):
+            self.of_unit[outcome.unit or ""].append(outcome)
+
+    def reward(self, record: DecisionRecord) -> float:
+        """The reward of one of the decisions."""
+        outcomes = [*self.own[record.decision_id], *self.of_unit[record.unit]]
+        values = metric_values(self.surface, record.decided_at, outcomes, self.surface.reward)
+        return reward(self.surface, values)

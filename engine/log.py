@@ -1,0 +1,229 @@
+"""What is appended to the log, as values: each entry is stored whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from engine.decide import StickyDraw
+from engine.record import DecisionRecord, encode_record
+from engine.request import DecideRequest
+from engine.workspace import Learner
+
+
+@dataclass(frozen=True, slots=True)
+class Learnable:
+    """A drawn choice that a learner may learn from, once outcomes can no longer change it.
+
+    It closes when it is decided, or when its sticky period ends; it matures the reward's windows
+    after that. What a learner's spec says of windows may change later, so only the former is kept.
+    """
+
+    learner: str
+    slot: str
+    closes_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionEntry:
+    """A decision to append, with what the log is searched by."""
+
+    record: DecisionRecord
+    data: bytes
+    request_digest: str | None
+    learnables: tuple[Learnable, ...]
+    sticky: Mapping[str, StickyDraw]
+
+
+@dataclass(frozen=True, slots=True)
+class ExposureEntry:
+    """A decision was shown: all of its slots (None) or those named."""
+
+    decision_id: str
+    slots: tuple[str, ...] | None
+    occurred_at: int
+    received_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What happened, as one number of a metric, for a decision or for a unit.
+
+    ``corrects`` names an earlier outcome whose value this one replaces.
+    """
+
+    outcome_id: str
+    metric: str
+    value: float
+    occurred_at: int
+    received_at: int
+    decision_id: str | None = None
+    unit: str | None = None
+    corrects: str | None = None
+
+    def digest(self) -> str:
+        """Digest of what a repeated ``outcome_id`` must agree on: all but the time of receipt."""
+        content = (
+            self.metric,
+            self.value,
+            self.occurred_at,
+            self.decision_id,
+            self.unit,
+            self.corrects,
+        )
+        return hashlib.sha256(msgspec.json.encode(content)).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomesEntry:
+    """Outcomes that are stored all or none."""
+
+    outcomes: tuple[Outcome, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VoidEntry:
+    """A stored decision that was answered otherwise, and so says nothing about any policy."""
+
+    decision_id: str
+    reason: str
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a learner has read, in the order of learning: (closes_at, decision_id).
+
+    For one learner that is the order of (matures_at, decision_id), since its windows are the same
+    for all decisions.
+    """
+
+    closes_at: int = -1
+    decision_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotEntry:
+    """A learner's new state; ``parent`` is the digest it grew from.
+
+    ``units`` is the selector of the units it learned from, None where it may be any.
+    """
+
+    learner: str
+    spec: str
+    digest: str
+    parent: str | None
+    position: Position
+    learned: int
+    created_at: int
+    data: bytes
+    units: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionEntry:
+    """A revision's content, and that it serves from ``activated_at`` on."""
+
+    digest: str
+    content: bytes
+    activated_at: int
+
+
+Entry: TypeAlias = (
+    DecisionEntry | ExposureEntry | OutcomesEntry | VoidEntry | SnapshotEntry | RevisionEntry
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The entry is durable; ``duplicates`` of its parts were so before."""
+
+    accepted: int = 1
+    duplicates: int = 0
+    unmatched: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """The ``request_id`` was answered before: the stored record, and what was then asked."""
+
+    data: bytes
+    request_digest: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StickyTaken:
+    """Another decision made a sticky draw first; decide again with its draw."""
+
+    draws: Mapping[str, StickyDraw]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The entry cannot stand beside the log; nothing of it was stored."""
+
+    field: str
+    message: str
+    why: Literal["conflict", "missing", "invalid"]
+
+
+Result: TypeAlias = Stored | Repeated | StickyTaken | Refused
+
+
+def decision_entry(
+    record: DecisionRecord,
+    request: DecideRequest | None = None,
+    also_learns: Iterable[Learner] = (),
+) -> DecisionEntry:
+    """The log entry of a decision; ``also_learns`` are learners that did not make it."""
+    learnables = []
+    sticky = {}
+    for choice in record.choices:
+        drawn = choice.draw
+        if drawn is None or not drawn.drawn:
+            continue
+        closes_at = drawn.expires_at if drawn.expires_at is not None else record.decided_at
+        if choice.learner is not None:
+            learnables.append(Learnable(choice.learner, choice.slot, closes_at))
+        learnables += [
+            Learnable(learner.id, choice.slot, closes_at)
+            for learner in also_learns
+            if learner.slot == choice.slot and learner.surface == record.surface
+        ]
+        if drawn.expires_at is not None and drawn.uniform is not None:
+            key = drawn.key.removesuffix(f":{drawn.redraw}") if drawn.redraw else drawn.key
+            sticky[key] = StickyDraw(
+                id=drawn.id,
+                key=drawn.key,
+                uniform=drawn.uniform,
+                action=choice.action,
+                propensity=choice.propensity,
+                expires_at=drawn.expires_at,
+                redraw=drawn.redraw,
+                snapshot=choice.snapshot,
+            )
+    return DecisionEntry(
+        record=record,
+        data=encode_record(record),
+        request_digest=request_digest(request) if request and request.request_id else None,
+        learnables=tuple(learnables),
+        sticky=sticky,
+    )
+
+
+def request_digest(request: DecideRequest) -> str:
+    """Digest of what a repeated ``request_id`` must agree on: all but deadline and trace."""
+    content = (
+        request.surface,
+        request.user_id,
+        request.anonymous_id,
+        request.trigger,
+        dict(request.context),
+        request.slots,
+    )
+    encoded = msgspec.json.encode(content, order="deterministic")
+    return hashlib.sha256(encoded).hexdigest()[:32]

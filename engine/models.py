@@ -1,0 +1,95 @@
+"""Models as they serve: made from configuration, or restored from verified snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from engine.decide import Model, Serving
+from engine.errors import SnapshotError
+from engine.log import Position, SnapshotEntry
+from engine.store import SnapshotRow, Store
+from engine.store import read as ask
+from engine.workspace import Learner, PolicySpec, Workspace
+from policies import Policy, PolicyError, load_policy, make_policy, snapshot_digest
+
+Warn = Callable[[str], None]
+
+
+def fresh(policy: PolicySpec) -> Policy:
+    """The policy before it has learned anything."""
+    return make_policy(policy.kind, **policy.parameters)
+
+
+def restore(data: bytes | None, digest: str) -> Policy:
+    """The policy of a snapshot's bytes, verified first: a damaged model can load silently.
+
+    Raises
+    ------
+    SnapshotError
+        If the bytes are missing, do not match the digest, or are no snapshot.
+    """
+    if data is None:
+        raise SnapshotError(f"snapshot {digest} is not stored")
+    if snapshot_digest(data) != digest:
+        raise SnapshotError(
+            f"snapshot {digest} was altered: its {len(data):,} bytes have another digest"
+        )
+    try:
+        return load_policy(data)
+    except PolicyError as error:
+        raise SnapshotError(f"snapshot {digest} cannot be read: {error}") from error
+
+
+def initial_snapshot(learner: Learner, now_us: int) -> SnapshotEntry:
+    """The stored form of a learner that has learned nothing."""
+    data = fresh(learner.policy).dumps()
+    return SnapshotEntry(
+        learner=learner.id,
+        spec=learner.spec,
+        digest=snapshot_digest(data),
+        parent=None,
+        position=Position(),
+        learned=0,
+        created_at=now_us,
+        data=data,
+    )
+
+
+def newest_sound(store: Store, learner: Learner, warn: Warn) -> tuple[SnapshotRow, Policy] | None:
+    """The learner's newest snapshot whose bytes hold; each that does not is reported."""
+    rows = store.read(lambda c: ask.lineage(c, learner.id, learner.spec))
+    for row in rows:
+        data = store.read(lambda c, digest=row.digest: ask.snapshot_bytes(c, digest))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        try:
+            return row, restore(data, row.digest)
+        except SnapshotError as error:
+            warn(f"learner {learner.id}: {error}; its parent serves")
+    return None
+
+
+def serving(store: Store, workspace: Workspace, now_us: int, warn: Warn) -> Serving:
+    """A revision ready to serve: each learner from its newest sound snapshot.
+
+    A learner without one begins anew; where the store is writable that beginning is stored first,
+    so that every snapshot named in a record can be read back.
+    """
+    models: dict[str, Model] = {}
+    beginnings = []
+    for learner in workspace.learners.values():
+        found = newest_sound(store, learner, warn)
+        if found:
+            models[learner.id] = Model(found[1], found[0].digest)
+        else:
+            beginning = initial_snapshot(learner, now_us)
+            beginnings.append(beginning)
+            models[learner.id] = Model(fresh(learner.policy), beginning.digest)
+    if beginnings and store.writable:
+        store.write(beginnings, now_us)
+    return Serving(workspace, models | static_models(workspace))
+
+
+def static_models(workspace: Workspace) -> dict[str, Model]:
+    """A model for each policy that does not learn."""
+    return {
+        id_: Model(fresh(policy)) for id_, policy in workspace.policies.items() if not policy.learns
+    }

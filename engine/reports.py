@@ -1,0 +1,453 @@
+"""Reports over a log: lift of an experiment, and off-policy values of targets for one slot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from attribution import (
+    AttributionError,
+    EvaluationLog,
+    MetricSpec,
+    evaluate,
+    join_decisions,
+    join_units,
+    lift,
+)
+from engine.decide import policy_context
+from engine.errors import NotFoundError, ReportError
+from engine.ids import to_datetime, to_microseconds
+from engine.logsource import LogSource
+from engine.models import fresh
+from engine.request import read_attributes
+from engine.store import SnapshotRow
+from engine.workspace import Learner, PolicySpec, Surface, Workspace
+from experiments import Experiment, UnitRange
+from policies import Action, Policy, PolicyError, apply_floor
+
+ESTIMATORS = ("ips", "snips", "dm", "dr")
+CARRY_OVER = "Effects of one decision of a unit on its later ones are not seen here."
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+# Lift -----------------------------------------------------------------------------------------
+
+
+def lift_report(
+    source: LogSource,
+    experiment: str,
+    *,
+    metrics: Sequence[str] = (),
+    units: UnitRange | None = None,
+    as_of_us: int,
+    alpha: float = 0.05,
+) -> dict[str, Any]:
+    """Lift of an experiment's variants over its baseline: one row a unit, sample ratio first.
+
+    JSON data: ``srm`` and ``results`` as :meth:`attribution.report.LiftReport.to_json` has them,
+    and what was left out. Without ``metrics``, all of the surfaces that the experiment decides.
+
+    Raises
+    ------
+    NotFoundError
+        If the experiment or a metric is not declared.
+    ReportError
+        If the log cannot support the report.
+    """
+    workspace = source.workspace()
+    design = _experiment(workspace, experiment)
+    specs = _metrics_of(workspace, design, metrics)
+    assigned = source.assignments(experiment).to_pandas()
+    if units is not None:
+        assigned = assigned[_selected(assigned["unit"], units)]
+    if assigned.empty:
+        raise ReportError(f'no unit was assigned in "{experiment}" yet; nothing to compare')
+    try:
+        joined = join_units(
+            assigned.rename(columns={"id": "experiment"}),
+            source.outcomes([spec.name for spec in specs]).to_pandas(),
+            specs,
+            pd.Timestamp(to_datetime(as_of_us)),
+        )
+        report = lift(
+            joined.frame,
+            variant="variant",
+            baseline=design.baseline_variant,
+            metrics=[spec.name for spec in specs],
+            probability="probability",
+            unit="unit",
+            alpha=alpha,
+        )
+    except AttributionError as error:
+        raise ReportError(str(error)) from error
+    return {
+        "experiment": experiment,
+        **report.to_json(),
+        "left_out": {
+            "open_windows": dict(joined.open),
+            "late_outcomes": dict(joined.late),
+            "units_in_several_variants": joined.conflicts,
+        },
+        "notes": [CARRY_OVER],
+    }
+
+
+def _experiment(workspace: Workspace, id_: str) -> Experiment:
+    for experiment in workspace.design.experiments:
+        if experiment.id == id_:
+            return experiment
+    known = ", ".join(e.id for e in workspace.design.experiments) or "none"
+    raise NotFoundError("experiment", f'is "{id_}", which is not declared; known: {known}')
+
+
+def _metrics_of(
+    workspace: Workspace, experiment: Experiment, names: Sequence[str]
+) -> list[MetricSpec]:
+    """The metrics of the surfaces that the experiment decides; those named, if any are."""
+    declared: dict[str, MetricSpec] = {}
+    for slot in sorted(experiment.slots):
+        for name, spec in workspace.surfaces[slot.partition(".")[0]].metrics.items():
+            declared.setdefault(name, spec)
+    for name in names:
+        if name not in declared:
+            known = ", ".join(declared) or "none"
+            raise NotFoundError("metric", f'is "{name}", which is not declared; known: {known}')
+    if not declared:
+        raise ReportError(f'the surfaces of "{experiment.id}" declare no metric; declare one')
+    return [declared[name] for name in names or declared]
+
+
+def _selected(units: pd.Series[str], chosen: UnitRange) -> BoolArray:
+    """(n,) whether each unit is among those chosen."""
+    codes, unique = pd.factorize(units)
+    held = np.array([chosen.contains(unit) for unit in unique], dtype=bool)
+    return held[codes]
+
+
+# Off-policy evaluation ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The draws of one slot that can be evaluated, one row each, and what was left out."""
+
+    surface: Surface
+    workspace: Workspace
+    frame: pd.DataFrame
+    actions: tuple[str, ...]
+    eligible: BoolArray
+    pmf: FloatArray | None
+    left_out: Mapping[str, int]
+
+
+def ope_report(
+    source: LogSource,
+    surface: str,
+    slot: str,
+    targets: Sequence[str],
+    *,
+    against: str | None = None,
+    metric: str | None = None,
+    units: UnitRange | None = None,
+    as_of_us: int,
+    alpha: float = 0.05,
+) -> dict[str, Any]:
+    """Off-policy values of targets for one slot, the other slots' policies held fixed.
+
+    JSON data: ``results``, ``comparisons`` and ``diagnostics`` as
+    :meth:`attribution.report.EvaluationReport.to_json` has them, and what was left out. A target
+    is a policy, ``POLICY@SNAPSHOT`` (a digest or its beginning), an action, ``uniform``, or the
+    path of a CSV or Parquet file with ``decision_id`` and a column of probabilities per action.
+
+    Raises
+    ------
+    NotFoundError
+        If the surface, slot, metric, policy or snapshot is not known.
+    ReportError
+        If the log cannot support the report.
+    """
+    if not targets:
+        raise ReportError("`--target` is missing; name a policy, an action, uniform or a file")
+    rows = _rows(source, surface, slot, metric, units, as_of_us)
+    notes = [CARRY_OVER]
+    names = [*targets, *([against] if against and against not in (*targets, "logging") else [])]
+    pmfs = {name: _target(source, rows, slot, name, units, notes) for name in names}
+    try:
+        log = EvaluationLog.from_frame(
+            rows.frame,
+            action="action",
+            reward="reward",
+            propensity="propensity",
+            unit="unit",
+            actions=rows.actions,
+            eligible=rows.eligible,
+            pmf=rows.pmf,
+            context=[c for c in rows.frame.columns if c.startswith("context.")],
+            time="decided_at",
+            logger="logger",
+            decision_id="decision_id",
+            reward_range=_reward_range(rows.surface, metric),
+            max_weight=_max_weight(rows),
+        )
+        report = evaluate(log, pmfs, ESTIMATORS, against=against, alpha=alpha)
+    except AttributionError as error:
+        raise ReportError(str(error)) from error
+    return {
+        "surface": surface,
+        "slot": slot,
+        "metric": metric or "reward",
+        **report.to_json(),
+        "left_out": dict(rows.left_out),
+        "notes": notes,
+    }
+
+
+def _rows(
+    source: LogSource,
+    surface_id: str,
+    slot: str,
+    metric: str | None,
+    units: UnitRange | None,
+    as_of_us: int,
+) -> _Rows:
+    workspace = source.workspace()
+    surface = workspace.surfaces.get(surface_id)
+    if surface is None:
+        known = ", ".join(workspace.surfaces)
+        raise NotFoundError("surface", f'is "{surface_id}", which is not declared; known: {known}')
+    if slot not in surface.slots:
+        known = ", ".join(surface.slots)
+        raise NotFoundError("slot", f'is "{slot}", which is not declared; known: {known}')
+    reward = surface.reward if metric is None else {metric: 1.0}
+    if metric is not None and metric not in surface.metrics:
+        known = ", ".join(surface.metrics) or "none"
+        raise NotFoundError("metric", f'is "{metric}", which is not declared; known: {known}')
+    if not reward:
+        raise ReportError(f'surface "{surface_id}" declares no reward; give --metric')
+    choices = source.choices(surface_id, slot).to_pandas()
+    total = len(choices)
+    chosen = choices["policy"].notna() | (choices["origin"] == "import")
+    usable = choices["fallback"].isna() & chosen
+    choices = choices[usable]
+    left_out = {"not_drawn": int(total - len(choices))}
+    if units is not None:
+        inside = _selected(choices["unit"], units)
+        left_out["other_units"] = int((~inside).sum())
+        choices = choices[inside]
+    joined = join_decisions(
+        choices,
+        source.outcomes(list(reward)).to_pandas(),
+        [surface.metrics[name] for name in reward],
+        pd.Timestamp(to_datetime(as_of_us)),
+        reward,
+    )
+    left_out |= {"open_windows": joined.open, "late_outcomes": sum(joined.late.values())}
+    frame = _one_row_a_draw(joined.frame, surface, as_of_us)
+    if frame.empty:
+        raise ReportError(
+            f'no decision of "{surface_id}.{slot}" has been drawn and has matured yet '
+            f"({left_out}); there is nothing to evaluate"
+        )
+    actions, eligible, pmf = _matrices(frame, tuple(surface.slots[slot].actions))
+    frame["logger"] = frame["snapshot"].fillna(frame["policy"]).fillna("import")
+    return _Rows(surface, workspace, _with_context(frame), actions, eligible, pmf, left_out)
+
+
+def _one_row_a_draw(frame: pd.DataFrame, surface: Surface, as_of_us: int) -> pd.DataFrame:
+    """Sticky draws as one row each, at the context of the draw, the reward summed over it."""
+    sticky = frame["expires_at"].notna()
+    if not sticky.any():
+        return frame.reset_index(drop=True)
+    uses = frame[sticky]
+    sums = uses.groupby("draw_id")["reward"].sum()
+    made = uses[uses["drawn"]].copy()
+    ripe_by = pd.Timestamp(to_datetime(as_of_us - surface.reward_horizon_us))
+    made = made[made["expires_at"] <= ripe_by]
+    made["reward"] = made["draw_id"].map(sums)
+    return pd.concat([frame[~sticky], made]).sort_values("decided_at").reset_index(drop=True)
+
+
+def _matrices(
+    frame: pd.DataFrame, declared: tuple[str, ...]
+) -> tuple[tuple[str, ...], BoolArray, FloatArray | None]:
+    """All actions, (n, k) eligibility and, if every row has one, the (n, k) logged pmf."""
+    lengths = frame["eligible"].str.len().to_numpy()
+    flat = np.concatenate(frame["eligible"].to_list())
+    actions = tuple(dict.fromkeys([*declared, *flat.tolist()]))
+    row = np.repeat(np.arange(len(frame)), lengths)
+    column = pd.Index(actions).get_indexer(pd.Index(flat))
+    eligible = np.zeros((len(frame), len(actions)), dtype=bool)
+    eligible[row, column] = True
+    # A choice without a draw had one action left: it was certain.
+    certain = frame["pmf"].isna() & (lengths == 1)
+    if (frame["pmf"].isna() & ~certain).any():
+        return actions, eligible, None
+    pmf = np.zeros(eligible.shape)
+    probabilities = [
+        np.ones(1) if single else p for p, single in zip(frame["pmf"], certain, strict=True)
+    ]
+    pmf[row, column] = np.concatenate(probabilities)
+    return actions, eligible, pmf
+
+
+def _with_context(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with a column ``context.<attribute>`` for each scalar attribute logged."""
+    contexts = [msgspec.json.decode(text) for text in frame["context"]]
+    table = pd.DataFrame(contexts, index=frame.index)
+    scalars = [c for c in table.columns if not table[c].map(lambda v: isinstance(v, list)).any()]
+    # Mixed and missing values are categories to a reward model; plain numbers stay numbers.
+    return pd.concat([frame, table[scalars].add_prefix("context.")], axis=1)
+
+
+def _reward_range(surface: Surface, metric: str | None) -> tuple[float, float] | None:
+    return surface.reward_range if metric is None else surface.ranges.get(metric)
+
+
+def _max_weight(rows: _Rows) -> float | None:
+    """One over the least probability that a floor guarantees, where every row's policy has one."""
+    floor = rows.frame["floor"].to_numpy(dtype=float)
+    drawn = rows.eligible.sum(axis=1)
+    least = np.where(drawn == 1, 1.0, floor / drawn)
+    return float(1 / least.min()) if least.min() > 0 else None
+
+
+def _target(
+    source: LogSource,
+    rows: _Rows,
+    slot: str,
+    name: str,
+    units: UnitRange | None,
+    notes: list[str],
+) -> FloatArray:
+    """(n, k) pmf of a target over the rows' eligible actions."""
+    if name == "uniform":
+        shares: FloatArray = rows.eligible / rows.eligible.sum(axis=1, keepdims=True)
+        return shares
+    if name in rows.actions:
+        return _always(rows, name)
+    policy_name, _, digest = name.partition("@")
+    spec = rows.workspace.policies.get(policy_name)
+    if spec is None and Path(name).suffix in {".csv", ".parquet"}:
+        return _from_file(rows, Path(name))
+    if spec is None:
+        known = ", ".join([*rows.workspace.policies, *rows.actions, "uniform"])
+        raise NotFoundError("target", f'is "{name}", which is not known; known: {known}')
+    policy, row = _restored(source, rows, slot, spec, digest)
+    if row is not None:
+        _note_overlap(rows, name, row, units, notes)
+    return _pmfs(rows, slot, spec, policy)
+
+
+def _always(rows: _Rows, action: str) -> FloatArray:
+    """The action where it is eligible, else the slot's default, as it would be served."""
+    index = rows.actions.index(action)
+    pmf = np.zeros(rows.eligible.shape)
+    here = rows.eligible[:, index]
+    pmf[here, index] = 1.0
+    slot = rows.surface.slots[str(rows.frame["slot"].iloc[0])]
+    pmf[~here, rows.actions.index(slot.default)] = 1.0
+    return pmf
+
+
+def _from_file(rows: _Rows, file: Path) -> FloatArray:
+    if not file.is_file():
+        raise NotFoundError("target", f'is "{file}", which is no file')
+    table = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
+    missing = [c for c in ("decision_id", *rows.actions) if c not in table.columns]
+    if missing:
+        raise ReportError(f"{file} has no column {missing[0]}; give decision_id and every action")
+    found = table.set_index("decision_id").reindex(rows.frame["decision_id"])[list(rows.actions)]
+    absent = int(found.isna().any(axis=1).sum())
+    if absent:
+        raise ReportError(f"{file} lacks {absent:,} of the decisions evaluated; give all of them")
+    return found.to_numpy(dtype=np.float64)
+
+
+def _restored(
+    source: LogSource, rows: _Rows, slot: str, spec: PolicySpec, digest: str
+) -> tuple[Policy, SnapshotRow | None]:
+    """A policy as it was learned: from the snapshot named, or its newest for this slot."""
+    if not spec.learns:
+        return fresh(spec), None
+    learners = [
+        learner
+        for learner in rows.workspace.learners.values()
+        if (learner.policy.id, learner.surface, learner.slot) == (spec.id, rows.surface.id, slot)
+    ]
+    found = [row for row in source.snapshots() if _is_of(row, learners) or row.digest == digest]
+    if digest:
+        found = [row for row in found if row.digest.startswith(digest)]
+    if not found:
+        known = ", ".join(learner.id for learner in learners) or "none"
+        raise NotFoundError(
+            "target",
+            f'is "{spec.id}{"@" + digest if digest else ""}", of which no snapshot is stored '
+            f"for this slot (learners: {known}); run `evenhand learn` first",
+        )
+    row = max(found, key=lambda row: (row.learned, row.seq))
+    return source.policy(row.digest), row
+
+
+def _is_of(row: SnapshotRow, learners: Sequence[Learner]) -> bool:
+    return any(row.learner == learner.id and row.spec == learner.spec for learner in learners)
+
+
+def _note_overlap(
+    rows: _Rows, name: str, row: SnapshotRow, units: UnitRange | None, notes: list[str]
+) -> None:
+    """Say so where a target learned from rows that it is judged on."""
+    if row.learned == 0 or _apart(row.units, units):
+        return
+    closes = rows.frame["expires_at"].fillna(rows.frame["decided_at"])
+    first = to_microseconds(closes.min().to_pydatetime())
+    if first <= row.position.closes_at:
+        notes.append(
+            f"{name} learned from rows that it is judged on here, so its value is too high: "
+            "learn on some units and evaluate on others, with --units"
+        )
+
+
+def _apart(learned: str | None, judged: UnitRange | None) -> bool:
+    if learned is None or judged is None:
+        return False
+    low, _, high = learned.partition(":")
+    return float(high) <= judged.low or judged.high <= float(low)
+
+
+def _pmfs(rows: _Rows, slot: str, spec: PolicySpec, policy: Policy) -> FloatArray:
+    """(n, k) pmf that the policy, with its floor, has at each row's context and eligible set."""
+    known = rows.surface.slots[slot].actions
+    contexts = _contexts(rows, spec)
+    sets, inverse = np.unique(rows.eligible, axis=0, return_inverse=True)
+    pmf = np.zeros(rows.eligible.shape)
+    for index, chosen in enumerate(sets):
+        here = np.flatnonzero(inverse == index)
+        columns = np.flatnonzero(chosen)
+        actions = [known.get(rows.actions[c], Action(rows.actions[c])) for c in columns]
+        try:
+            own = policy.pmfs([contexts[i] for i in here], actions)
+        except PolicyError as error:
+            raise ReportError(f"policy {spec.id} cannot be evaluated here: {error}") from error
+        pmf[np.ix_(here, columns)] = apply_floor(own, spec.floor)
+    return pmf
+
+
+def _contexts(rows: _Rows, spec: PolicySpec) -> list[Mapping[str, Any]]:
+    return [
+        policy_context(
+            spec,
+            read_attributes(
+                rows.surface, msgspec.json.decode(text), to_microseconds(at.to_pydatetime())
+            ),
+        )
+        for text, at in zip(rows.frame["context"], rows.frame["decided_at"], strict=True)
+    ]

@@ -1,0 +1,75 @@
+"""Revisions as stored: a workspace by its digest, compiled once and kept."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from engine.errors import ConfigurationError, EngineError, Fault
+from engine.ids import Clock
+from engine.log import RevisionEntry
+from engine.store import Store
+from engine.store import read as ask
+from engine.workspace import Workspace, canonical_content, workspace_from_content
+from experiments import changed_faults
+
+MOST_KEPT = 64
+
+
+class Revisions:
+    """Workspaces of the revisions that the log names."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._get = lru_cache(maxsize=MOST_KEPT)(self._load)
+
+    def get(self, digest: str) -> Workspace:
+        """The workspace of a revision.
+
+        Raises
+        ------
+        EngineError
+            If the revision is not stored, or this version cannot read it.
+        """
+        return self._get(digest)
+
+    def latest(self) -> Workspace | None:
+        """The workspace that was activated last; None in a database without one."""
+        digest = self._store.read(ask.latest_revision)
+        return None if digest is None else self.get(digest)
+
+    def _load(self, digest: str) -> Workspace:
+        content = self._store.read(lambda c: ask.revision(c, digest))
+        if content is None:
+            raise EngineError(f"revision {digest} is not stored; the log is damaged")
+        return workspace_from_content(content)
+
+
+def activate(store: Store, workspace: Workspace, clock: Clock) -> None:
+    """Store a revision and make it the one that serves, unless it breaks a running experiment.
+
+    Raises
+    ------
+    ConfigurationError
+        If the workspace changes what a started experiment must keep.
+    """
+    before = Revisions(store).latest()
+    if before is not None and before.revision == workspace.revision:
+        return
+    check_succession(before, workspace)
+    store.write([revision_entry(workspace, clock())], clock())
+
+
+def check_succession(before: Workspace | None, after: Workspace) -> None:
+    """Raises ConfigurationError where ``after`` would move units of a started experiment."""
+    if before is None:
+        return
+    faults = changed_faults(before.design, after.design)
+    if faults:
+        raise ConfigurationError(
+            tuple(Fault(fault.path, repr(fault.value), fault.message) for fault in faults)
+        )
+
+
+def revision_entry(workspace: Workspace, now_us: int) -> RevisionEntry:
+    """What stores a workspace under its digest and says that it serves from now on."""
+    return RevisionEntry(workspace.revision, canonical_content(workspace), now_us)

@@ -1,0 +1,398 @@
+"""The engine at work: decisions logged before they are answered, outcomes, reloading, learning.
+
+Everything here runs on one event loop. Configuration and models are one value that is replaced
+whole, so that no request ever sees half of a change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from math import isfinite
+from pathlib import Path
+from typing import Any, Protocol
+
+from engine.answer import Answer, answer, unlogged_defaults
+from engine.committer import Committer
+from engine.decide import Inputs, Model, decide
+from engine.errors import (
+    ConfigurationError,
+    ConflictError,
+    EngineError,
+    NotFoundError,
+    RequestError,
+    SnapshotError,
+    StoreError,
+)
+from engine.explain import explain
+from engine.ids import Clock, IdSource, random_uuid7, system_clock
+from engine.learner import LearnerProcess, LearnRequest
+from engine.log import (
+    ExposureEntry,
+    Outcome,
+    OutcomesEntry,
+    Refused,
+    Repeated,
+    Result,
+    StickyTaken,
+    Stored,
+    VoidEntry,
+    decision_entry,
+    request_digest,
+)
+from engine.models import restore, serving
+from engine.record import DecisionRecord, decode_record
+from engine.replay import Replay, replay
+from engine.request import DecideRequest, check_id
+from engine.revisions import Revisions, activate, check_succession, revision_entry
+from engine.store import Store
+from engine.store import read as ask
+from engine.workspace import Workspace, load_workspace
+
+MOST_OUTCOMES = 1_000
+LONGEST_PAST_US = 400 * 86_400_000_000
+LONGEST_FUTURE_US = 86_400_000_000
+_MOST_TRIES = 3
+_REFUSALS = {"conflict": ConflictError, "missing": NotFoundError, "invalid": RequestError}
+
+
+class Journal(Protocol):
+    """Where the engine says what happened, without personal data."""
+
+    def info(self, event: str, **fields: Any) -> Any: ...
+
+    def warning(self, event: str, **fields: Any) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeRequest:
+    """An outcome as a service sends it; times in microseconds, None for the time of receipt."""
+
+    outcome_id: str
+    metric: str
+    value: float
+    decision_id: str | None = None
+    user_id: str | None = None
+    occurred_at: int | None = None
+    corrects: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the engine serves and whether it can."""
+
+    revision: str
+    snapshots: Mapping[str, str | None]
+    waiting: int
+    storing: bool
+    reload_fault: str | None
+    learning_fault: str | None
+
+
+class Engine:
+    """Decides, logs and learns for one workspace on one database."""
+
+    def __init__(
+        self,
+        store: Store,
+        workspace: Workspace,
+        journal: Journal,
+        *,
+        folder: Path | None = None,
+        clock: Clock = system_clock,
+        new_id: IdSource = random_uuid7,
+        observe_commit: Callable[[int, float], None] | None = None,
+    ) -> None:
+        """Make the workspace the one that serves; call from a running event loop.
+
+        Raises
+        ------
+        ConfigurationError
+            If the workspace changes what a started experiment must keep.
+        """
+        self._store = store
+        self._folder = folder
+        self._clock = clock
+        self._new_id = new_id
+        self._journal = journal
+        self._revisions = Revisions(store)
+        activate(store, workspace, clock)
+        self._serving = serving(store, workspace, clock(), self._warn)
+        self._committer = Committer(store, clock, observe_commit)
+        self._learner = LearnerProcess(store.url)
+        self._learning: asyncio.Task[None] | None = None
+        self._reload_fault: str | None = None
+        self._learning_fault: str | None = None
+
+    @property
+    def workspace(self) -> Workspace:
+        """The revision that serves."""
+        return self._serving.workspace
+
+    def status(self) -> Status:
+        """What serves now, and what failed last."""
+        return Status(
+            revision=self.workspace.revision,
+            snapshots={id_: self._serving.models[id_].snapshot for id_ in self.workspace.learners},
+            waiting=self._committer.waiting,
+            storing=self._committer.failure is None,
+            reload_fault=self._reload_fault,
+            learning_fault=self._learning_fault,
+        )
+
+    async def close(self) -> None:
+        """Commit what was accepted, end the learner, release the database."""
+        if self._learning:
+            self._learning.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._learning
+        await self._learner.close()
+        await self._committer.close()
+        self._store.checkpoint()
+        self._store.close()
+
+    # Decisions --------------------------------------------------------------------------------
+
+    async def decide(self, request: DecideRequest) -> Answer:
+        """The answer to a request; durable in the log before it is returned.
+
+        Where the record cannot be made durable, or not before the deadline, the declared defaults
+        are answered and marked.
+
+        Raises
+        ------
+        RequestError
+            If the request names what the workspace does not have.
+        ConflictError
+            If its ``request_id`` was used with other content.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = None if request.deadline_ms is None else loop.time() + request.deadline_ms / 1e3
+        inputs = Inputs()
+        current = self._serving
+        if request.surface in current.workspace.surfaces_with_sticky:
+            draws = await asyncio.to_thread(
+                self._store.read, lambda c: ask.sticky_draws(c, request.unit, self._clock())
+            )
+            inputs = Inputs(draws)
+        for _ in range(_MOST_TRIES):
+            now = self._clock()
+            record = decide(current, request, inputs, decision_id=self._new_id(now), now_us=now)
+            if request.peek:
+                return answer(record, current.workspace, logged=False)
+            try:
+                result = await self._logged(record, request, deadline)
+            except (StoreError, TimeoutError) as error:
+                why = "deadline" if isinstance(error, TimeoutError) else "the log is unavailable"
+                self._journal.warning("unlogged", surface=record.surface, why=why)
+                return unlogged_defaults(record, current.workspace, why)
+            match result:
+                case Stored():
+                    return answer(record, current.workspace)
+                case Repeated():
+                    return self._repeated(result, request)
+                case StickyTaken(draws=taken):
+                    inputs = Inputs({**inputs.sticky, **taken})
+                case Refused():
+                    raise RequestError(result.field, result.message)
+        raise EngineError("sticky draws of this unit change faster than they can be followed")
+
+    async def _logged(
+        self,
+        record: DecisionRecord,
+        request: DecideRequest,
+        deadline: float | None,
+    ) -> Result:
+        ticket = self._committer.submit(decision_entry(record, request), record.decided_at)
+        if deadline is None:
+            return await ticket.done
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await asyncio.shield(ticket.done)
+        except TimeoutError:
+            if not self._committer.withdraw(ticket):
+                # On its way to the log already, though not what is answered: mark it.
+                void = VoidEntry(record.decision_id, "answered after its deadline", self._clock())
+                with suppress(StoreError):
+                    self._committer.submit(void, void.at)
+            raise
+
+    def _repeated(self, result: Repeated, request: DecideRequest) -> Answer:
+        if result.request_digest != request_digest(request):
+            raise ConflictError(
+                "request_id", f'"{request.request_id}" was used with other content; give a new id'
+            )
+        record = decode_record(result.data)
+        return answer(record, self._revisions.get(record.revision))
+
+    # What follows a decision ------------------------------------------------------------------
+
+    async def expose(
+        self, decision_id: str, slots: tuple[str, ...] | None, occurred_at: int | None
+    ) -> Stored:
+        """Log that a decision was shown; slots shown before are counted as duplicates.
+
+        Raises
+        ------
+        NotFoundError
+            If no such decision is stored.
+        RequestError
+            If a slot is none of the decision's, or the time is implausible.
+        """
+        check_id("decision_id", decision_id)
+        now = self._clock()
+        moment = self._plausible("occurred_at", occurred_at, now)
+        result = await self._committer.write(ExposureEntry(decision_id, slots, moment, now), now)
+        return _stored(result, "")
+
+    async def record_outcomes(self, requests: Sequence[OutcomeRequest], *, listed: bool) -> Stored:
+        """Log outcomes, all or none; ``listed`` says whether fields are named with an index.
+
+        Raises
+        ------
+        RequestError
+            At the first that cannot be stored, with the field.
+        ConflictError
+            If an ``outcome_id`` was used with other content.
+        """
+        if not 0 < len(requests) <= MOST_OUTCOMES:
+            raise RequestError("", f"holds {len(requests)} outcomes; send 1 to {MOST_OUTCOMES:,}")
+        now = self._clock()
+        outcomes = tuple(
+            self._outcome(request, f"[{index}]." if listed else "", now)
+            for index, request in enumerate(requests)
+        )
+        result = await self._committer.write(OutcomesEntry(outcomes), now)
+        return _stored(result, "" if listed else "[0].")
+
+    def _outcome(self, request: OutcomeRequest, prefix: str, now: int) -> Outcome:
+        for name in ("outcome_id", "decision_id", "user_id", "corrects"):
+            value = getattr(request, name)
+            if value is not None:
+                check_id(prefix + name, value)
+        if (request.decision_id is None) == (request.user_id is None):
+            raise RequestError(
+                f"{prefix}decision_id", "and `user_id` are exclusive; give exactly one"
+            )
+        known = self.workspace.metric_names
+        if request.metric not in known:
+            raise RequestError(
+                f"{prefix}metric",
+                f'is "{request.metric[:64]}", which no surface declares; '
+                f"known: {', '.join(sorted(known)) or 'none'}",
+            )
+        if not isfinite(request.value):
+            raise RequestError(f"{prefix}value", f"is {request.value}; give a finite number")
+        return Outcome(
+            outcome_id=request.outcome_id,
+            metric=request.metric,
+            value=request.value,
+            occurred_at=self._plausible(f"{prefix}occurred_at", request.occurred_at, now),
+            received_at=now,
+            decision_id=request.decision_id,
+            unit=None if request.user_id is None else f"u:{request.user_id}",
+            corrects=request.corrects,
+        )
+
+    def _plausible(self, field: str, moment: int | None, now: int) -> int:
+        if moment is None:
+            return now
+        if not now - LONGEST_PAST_US <= moment <= now + LONGEST_FUTURE_US:
+            raise RequestError(
+                field,
+                "lies more than 400 days back or a day ahead; no window reaches there: "
+                "check the clock and the unit of time",
+            )
+        return moment
+
+    # Looking back -----------------------------------------------------------------------------
+
+    async def explain(self, decision_id: str) -> dict[str, Any]:
+        """The whole record of a decision with its outcomes, as JSON data."""
+        return await asyncio.to_thread(explain, self._store, self._revisions, decision_id)
+
+    async def replay(self, decision_id: str) -> Replay:
+        """A decision made again from its record, compared byte for byte."""
+        return await asyncio.to_thread(replay, self._store, self._revisions, decision_id)
+
+    # Changing what serves ---------------------------------------------------------------------
+
+    async def reload(self) -> bool:
+        """Serve the workspace folder as it stands now; a broken edit keeps the last good one.
+
+        True if the folder was sound; what is wrong with it is journalled and in the status.
+        """
+        if self._folder is None:
+            return False
+        try:
+            workspace = await asyncio.to_thread(load_workspace, self._folder)
+            check_succession(self.workspace, workspace)
+            if workspace.revision != self.workspace.revision:
+                now = self._clock()
+                await self._committer.write(revision_entry(workspace, now), now)
+                self._serving = await asyncio.to_thread(
+                    serving, self._store, workspace, self._clock(), self._warn
+                )
+        except (ConfigurationError, StoreError) as error:
+            self._reload_fault = str(error)
+            self._journal.warning(
+                "reload_refused", revision=self.workspace.revision, why=str(error)
+            )
+            return False
+        self._reload_fault = None
+        self._journal.info("reloaded", revision=workspace.revision)
+        return True
+
+    def learn_every(self, seconds: float) -> None:
+        """Begin to learn from matured decisions, in a child process, again and again."""
+        self._learning = asyncio.create_task(self._learn_forever(seconds), name="learning")
+
+    async def learn_once(self) -> int:
+        """Learn from what is matured and durable, and serve the result; how many learned."""
+        request = LearnRequest(self.workspace.revision, self._committer.watermark(), self._clock())
+        reply = await self._learner.learn(request)
+        for warning in reply.warnings:
+            self._warn(warning)
+        self._learning_fault = reply.warnings[-1] if reply.warnings else None
+        fresh: dict[str, Model] = {}
+        for snapshot in reply.snapshots:
+            policy = restore(snapshot.data, snapshot.digest)
+            await self._committer.write(snapshot, snapshot.created_at)
+            learner = self.workspace.learners.get(snapshot.learner)
+            if learner and learner.spec == snapshot.spec:
+                fresh[snapshot.learner] = Model(policy, snapshot.digest)
+                self._journal.info(
+                    "learned",
+                    learner=snapshot.learner,
+                    snapshot=snapshot.digest[:12],
+                    learned=snapshot.learned,
+                )
+        if fresh:
+            current = self._serving
+            self._serving = replace(current, models={**current.models, **fresh})
+        return len(fresh)
+
+    async def _learn_forever(self, seconds: float) -> None:
+        while True:
+            try:
+                await self.learn_once()
+            except (EngineError, SnapshotError) as error:
+                self._learning_fault = str(error)
+                self._warn(str(error))
+            await asyncio.sleep(seconds)
+
+    def _warn(self, message: str) -> None:
+        self._journal.warning("engine", message=message)
+
+
+def _stored(result: Result, drop: str) -> Stored:
+    """The result of an entry that can only be stored or refused."""
+    match result:
+        case Stored():
+            return result
+        case Refused(field=field, message=message, why=why):
+            raise _REFUSALS[why](field.removeprefix(drop), message)
+        case _:
+            raise EngineError(f"unexpected result {type(result).__name__}")

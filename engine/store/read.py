@@ -1,0 +1,350 @@
+"""Questions to the log: each a function of a connection, so that any backend runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, func, or_, select
+
+from engine.decide import StickyDraw
+from engine.log import Outcome, Position
+from engine.store import schema
+
+PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDecision:
+    """A decision's record as stored, and what was appended about it since."""
+
+    data: bytes
+    committed_at: int
+    void: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRow:
+    """A snapshot's place in its learner's lineage."""
+
+    seq: int
+    learner: str
+    spec: str
+    digest: str
+    parent: str | None
+    position: Position
+    learned: int
+    created_at: int
+    units: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedChoice:
+    """A drawn choice that may be learned from, with its decision's record."""
+
+    closes_at: int
+    decision_id: str
+    slot: str
+    data: bytes
+    void: bool
+
+
+def sticky_draw_of(row: Row[Any]) -> StickyDraw:
+    """The value of a row of ``sticky_draws``."""
+    return StickyDraw(
+        id=row.draw_id,
+        key=row.hashed,
+        uniform=row.uniform,
+        action=row.action,
+        propensity=row.propensity,
+        expires_at=row.expires_at,
+        redraw=row.redraw,
+        snapshot=row.snapshot,
+    )
+
+
+def sticky_draws(connection: Connection, unit: str, now_us: int) -> dict[str, StickyDraw]:
+    """The unit's draws of periods not yet over, the last redraw of each key."""
+    t = schema.sticky_draws
+    rows = connection.execute(
+        select(t).where(t.c.unit == unit, t.c.expires_at > now_us).order_by(t.c.redraw)
+    )
+    return {row.key: sticky_draw_of(row) for row in rows}
+
+
+def sticky_draw(connection: Connection, hashed: str) -> tuple[str, StickyDraw] | None:
+    """The draw made from a hashed text, with its key."""
+    t = schema.sticky_draws
+    row = connection.execute(select(t).where(t.c.hashed == hashed)).first()
+    return (row.key, sticky_draw_of(row)) if row else None
+
+
+def decision(connection: Connection, decision_id: str) -> StoredDecision | None:
+    """One decision by its id."""
+    d, v = schema.decisions.c, schema.voids.c
+    row = connection.execute(
+        select(d.record, d.committed_at, v.reason)
+        .outerjoin_from(schema.decisions, schema.voids, v.decision_id == d.decision_id)
+        .where(d.decision_id == decision_id)
+    ).first()
+    return StoredDecision(row.record, row.committed_at, row.reason) if row else None
+
+
+def by_request(connection: Connection, request_id: str) -> tuple[bytes, str | None] | None:
+    """The record and request digest stored under a request id."""
+    d = schema.decisions.c
+    row = connection.execute(
+        select(d.record, d.request_digest).where(d.request_id == request_id)
+    ).first()
+    return (row.record, row.request_digest) if row else None
+
+
+def exposures(connection: Connection, decision_id: str) -> list[Row[Any]]:
+    """Rows (slot, occurred_at, received_at) of a decision's exposures."""
+    x = schema.exposures.c
+    return list(
+        connection.execute(
+            select(x.slot, x.occurred_at, x.received_at)
+            .where(x.decision_id == decision_id)
+            .order_by(x.occurred_at, x.slot)
+        )
+    )
+
+
+def outcomes_of_decisions(connection: Connection, decision_ids: Sequence[str]) -> list[Outcome]:
+    """Outcomes that name one of the decisions, in the order of their arrival."""
+    o = schema.outcomes
+    found: list[Outcome] = []
+    for start in range(0, len(decision_ids), PAGE):
+        some = decision_ids[start : start + PAGE]
+        found += map(_outcome, connection.execute(select(o).where(o.c.decision_id.in_(some))))
+    return found
+
+
+def outcomes_of_units(
+    connection: Connection, units: Sequence[str], start_us: int, end_us: int
+) -> list[Outcome]:
+    """Outcomes that name one of the units, occurred in [start, end]."""
+    o = schema.outcomes
+    found: list[Outcome] = []
+    for start in range(0, len(units), PAGE):
+        some = units[start : start + PAGE]
+        found += map(
+            _outcome,
+            connection.execute(
+                select(o).where(
+                    o.c.unit.in_(some), o.c.occurred_at >= start_us, o.c.occurred_at <= end_us
+                )
+            ),
+        )
+    return found
+
+
+def _outcome(row: Row[Any]) -> Outcome:
+    return Outcome(
+        outcome_id=row.outcome_id,
+        metric=row.metric,
+        value=row.value,
+        occurred_at=row.occurred_at,
+        received_at=row.received_at,
+        decision_id=row.decision_id,
+        unit=row.unit,
+        corrects=row.corrects,
+    )
+
+
+def revision(connection: Connection, digest: str) -> bytes | None:
+    """The canonical content of a revision."""
+    r = schema.revisions.c
+    content: bytes | None = connection.scalar(select(r.content).where(r.digest == digest))
+    return content
+
+
+def latest_revision(connection: Connection) -> str | None:
+    """The digest that was activated last."""
+    a = schema.activations.c
+    found: str | None = connection.scalar(select(a.digest).order_by(a.seq.desc()).limit(1))
+    return found
+
+
+def snapshot_bytes(connection: Connection, digest: str) -> bytes | None:
+    """The stored bytes of a snapshot, not yet verified."""
+    s = schema.snapshot_data.c
+    data: bytes | None = connection.scalar(select(s.data).where(s.digest == digest))
+    return data
+
+
+def lineage(connection: Connection, learner: str, spec: str) -> list[SnapshotRow]:
+    """A learner's snapshots under one spec, newest first."""
+    s = schema.snapshots
+    rows = connection.execute(
+        select(s).where(s.c.learner == learner, s.c.spec == spec).order_by(s.c.seq.desc())
+    )
+    return [_snapshot(row) for row in rows]
+
+
+def snapshot_rows(connection: Connection) -> list[SnapshotRow]:
+    """Every snapshot, oldest first."""
+    s = schema.snapshots
+    return [_snapshot(row) for row in connection.execute(select(s).order_by(s.c.seq))]
+
+
+def _snapshot(row: Row[Any]) -> SnapshotRow:
+    return SnapshotRow(
+        seq=row.seq,
+        learner=row.learner,
+        spec=row.spec,
+        digest=row.digest,
+        parent=row.parent,
+        position=Position(row.position_closes_at, row.position_decision_id),
+        learned=row.learned,
+        created_at=row.created_at,
+        units=row.units,
+    )
+
+
+def closed(
+    connection: Connection, learner: str, after: Position, until_us: int, limit: int
+) -> list[ClosedChoice]:
+    """A learner's choices after a position that closed by ``until_us``, in learning order."""
+    x, d, v = schema.learnables.c, schema.decisions.c, schema.voids.c
+    rows = connection.execute(
+        select(x.closes_at, x.decision_id, x.slot, d.record, v.reason)
+        .select_from(schema.learnables)
+        .join(schema.decisions, d.decision_id == x.decision_id)
+        .outerjoin(schema.voids, v.decision_id == x.decision_id)
+        .where(
+            x.learner == learner,
+            x.closes_at <= until_us,
+            or_(
+                x.closes_at > after.closes_at,
+                and_(x.closes_at == after.closes_at, x.decision_id > after.decision_id),
+            ),
+        )
+        .order_by(x.closes_at, x.decision_id)
+        .limit(limit)
+    )
+    return [
+        ClosedChoice(row.closes_at, row.decision_id, row.slot, row.record, row.reason is not None)
+        for row in rows
+    ]
+
+
+def unit_decisions(
+    connection: Connection, unit: str, surface: str, start_us: int, end_us: int
+) -> list[Row[Any]]:
+    """Rows (decision_id, record) of a unit's decisions on a surface, decided in [start, end)."""
+    d, v = schema.decisions.c, schema.voids.c
+    return list(
+        connection.execute(
+            select(d.decision_id, d.record)
+            .outerjoin_from(schema.decisions, schema.voids, v.decision_id == d.decision_id)
+            .where(
+                d.unit == unit,
+                d.surface == surface,
+                d.decided_at >= start_us,
+                d.decided_at < end_us,
+                v.decision_id.is_(None),
+            )
+            .order_by(d.decided_at, d.decision_id)
+        )
+    )
+
+
+def last_replayable(connection: Connection, limit: int) -> list[str]:
+    """Ids of the last decisions that this engine made, newest first."""
+    d = schema.decisions.c
+    return list(
+        connection.scalars(
+            select(d.decision_id).where(d.origin != "import").order_by(d.seq.desc()).limit(limit)
+        )
+    )
+
+
+def decisions_after(
+    connection: Connection, seq: int, limit: int, surface: str | None = None
+) -> list[Any]:
+    """Rows (seq, committed_at, record, void) after a log position, in log order."""
+    d, v = schema.decisions.c, schema.voids.c
+    statement = (
+        select(d.seq, d.committed_at, d.record, v.reason.label("void"))
+        .outerjoin_from(schema.decisions, schema.voids, v.decision_id == d.decision_id)
+        .where(d.seq > seq)
+        .order_by(d.seq)
+        .limit(limit)
+    )
+    if surface is not None:
+        statement = statement.where(d.surface == surface)
+    return list(connection.execute(statement))
+
+
+def outcomes_after(connection: Connection, seq: int, limit: int) -> list[Any]:
+    """Rows of ``outcomes`` after a log position, in the order of arrival."""
+    o = schema.outcomes
+    return list(connection.execute(select(o).where(o.c.seq > seq).order_by(o.c.seq).limit(limit)))
+
+
+def exposure_rows(connection: Connection) -> list[Any]:
+    """Every row of ``exposures``."""
+    x = schema.exposures
+    return list(connection.execute(select(x).order_by(x.c.decision_id, x.c.slot)))
+
+
+def assignment_rows(connection: Connection) -> list[Any]:
+    """Every row of ``assignments``."""
+    a = schema.assignments
+    return list(connection.execute(select(a).order_by(a.c.kind, a.c.id, a.c.unit, a.c.variant)))
+
+
+def counts(connection: Connection) -> dict[str, int]:
+    """How many rows each table of the log holds."""
+    tables = ("decisions", "outcomes", "exposures", "assignments", "snapshots", "voids")
+    return {
+        name: int(
+            connection.scalar(select(func.count()).select_from(schema.metadata.tables[name])) or 0
+        )
+        for name in tables
+    }
+
+
+def outcomes_with_units(connection: Connection, metrics: Sequence[str]) -> list[Any]:
+    """Outcomes of the metrics, each with the unit that it names or its decision has."""
+    o, d = schema.outcomes.c, schema.decisions.c
+    return list(
+        connection.execute(
+            select(
+                o.outcome_id,
+                o.decision_id,
+                func.coalesce(o.unit, d.unit).label("unit"),
+                o.metric,
+                o.value,
+                o.occurred_at,
+                o.received_at,
+                o.corrects,
+            )
+            .outerjoin_from(schema.outcomes, schema.decisions, o.decision_id == d.decision_id)
+            .where(o.metric.in_(metrics))
+            .order_by(o.seq)
+        )
+    )
+
+
+def assignments_of(connection: Connection, kind: str, id_: str) -> list[Any]:
+    """First assignments to each variant of an experiment, or to a holdout."""
+    a = schema.assignments
+    return list(
+        connection.execute(
+            select(a).where(a.c.kind == kind, a.c.id == id_).order_by(a.c.unit, a.c.assigned_at)
+        )
+    )
+
+
+def void_rows(connection: Connection) -> list[Any]:
+    """Rows (decision_id, reason, at) of the decisions answered otherwise than stored."""
+    return list(connection.execute(select(schema.voids).order_by(schema.voids.c.decision_id)))
+
+
+def revision_digests(connection: Connection) -> list[str]:
+    """Every stored revision."""
+    return list(connection.scalars(select(schema.revisions.c.digest)))

@@ -1,0 +1,321 @@
+"""Appending entries to the log, each whole or not at all, in one transaction for all of them.
+
+Conflicts are found by reading before writing, once for the batch: a conflicting entry gets a
+result, not an exception, so that the entries beside it are stored all the same.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+from sqlalchemy import Column, Connection, Row, Table, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from engine.decide import StickyDraw
+from engine.log import (
+    DecisionEntry,
+    Entry,
+    ExposureEntry,
+    Outcome,
+    OutcomesEntry,
+    Refused,
+    Repeated,
+    Result,
+    RevisionEntry,
+    SnapshotEntry,
+    StickyTaken,
+    Stored,
+    VoidEntry,
+)
+from engine.store import schema
+from engine.store.read import sticky_draw_of
+
+MOST_PARAMETERS = 500
+"""Values in one IN list: well under every database's limit on bound parameters."""
+
+T = TypeVar("T")
+
+
+def write_entries(connection: Connection, entries: Sequence[Entry], now_us: int) -> list[Result]:
+    """Append the entries within the connection's transaction; one result each, in order."""
+    batch = _Batch(connection, now_us)
+    decisions = [e for e in entries if isinstance(e, DecisionEntry)]
+    outcomes = [o for e in entries if isinstance(e, OutcomesEntry) for o in e.outcomes]
+    exposures = [e for e in entries if isinstance(e, ExposureEntry)]
+    batch.look_up(decisions, outcomes, exposures)
+    results = [batch.add(entry) for entry in entries]
+    batch.flush()
+    return results
+
+
+class _Batch:
+    """What the log already holds of a batch's ids, and the rows that the batch adds."""
+
+    def __init__(self, connection: Connection, now_us: int) -> None:
+        self.connection = connection
+        self.now_us = now_us
+        self.requests: dict[str, tuple[bytes, str | None]] = {}
+        self.decision_slots: dict[str, tuple[str, ...]] = {}
+        self.exposed: set[tuple[str, str]] = set()
+        self.sticky: dict[str, StickyDraw] = {}
+        self.outcome_digests: dict[str, str] = {}
+        self.rows: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+
+    def look_up(
+        self,
+        decisions: Sequence[DecisionEntry],
+        outcomes: Sequence[Outcome],
+        exposures: Sequence[ExposureEntry],
+    ) -> None:
+        """Read what the log holds of the ids that the batch names."""
+        d = schema.decisions.c
+        requests = [e.record.request_id for e in decisions if e.record.request_id]
+        for row in self._matching([d.request_id, d.record, d.request_digest], requests):
+            self.requests[row.request_id] = (row.record, row.request_digest)
+        keys = [key for e in decisions for key in e.sticky]
+        s = schema.sticky_draws.c
+        for row in self._matching([s.key, *schema.sticky_draws.c], keys):
+            self._note_draw(row.key, sticky_draw_of(row))
+        o = schema.outcomes.c
+        named = [o_.outcome_id for o_ in outcomes] + [o_.corrects for o_ in outcomes if o_.corrects]
+        for row in self._matching([o.outcome_id, o.digest], named):
+            self.outcome_digests[row.outcome_id] = row.digest
+        referred = [o_.decision_id for o_ in outcomes if o_.decision_id]
+        referred += [e.decision_id for e in exposures]
+        for row in self._matching([d.decision_id, d.record], referred):
+            self.decision_slots[row.decision_id] = _slots(row.record)
+        x = schema.exposures.c
+        shown = [e.decision_id for e in exposures]
+        for row in self._matching([x.decision_id, x.slot], shown):
+            self.exposed.add((row.decision_id, row.slot))
+
+    def _matching(self, columns: list[Column[Any]], values: Sequence[str]) -> Iterator[Row[Any]]:
+        """Rows whose first column is one of the values."""
+        for some in _pieces(sorted(set(values)), MOST_PARAMETERS):
+            yield from self.connection.execute(
+                select(*dict.fromkeys(columns)).where(columns[0].in_(some))
+            )
+
+    def add(self, entry: Entry) -> Result:
+        """Add an entry's rows, or say why not."""
+        match entry:
+            case DecisionEntry():
+                return self._add_decision(entry)
+            case OutcomesEntry():
+                return self._add_outcomes(entry)
+            case ExposureEntry():
+                return self._add_exposure(entry)
+            case VoidEntry():
+                self.rows["voids"].append(
+                    {"decision_id": entry.decision_id, "reason": entry.reason, "at": entry.at}
+                )
+                return Stored()
+            case SnapshotEntry():
+                return self._add_snapshot(entry)
+            case RevisionEntry():
+                self.rows["revisions"].append({"digest": entry.digest, "content": entry.content})
+                self.rows["activations"].append(
+                    {"digest": entry.digest, "activated_at": entry.activated_at}
+                )
+                return Stored()
+
+    def _add_decision(self, entry: DecisionEntry) -> Result:
+        record = entry.record
+        if record.request_id is not None:
+            known = self.requests.get(record.request_id)
+            if known:
+                return Repeated(*known)
+        taken = {key: self.sticky[key] for key in entry.sticky if self._is_taken(key, entry)}
+        if taken:
+            return StickyTaken(taken)
+        if record.request_id is not None:
+            self.requests[record.request_id] = (entry.data, entry.request_digest)
+        self.decision_slots[record.decision_id] = tuple(c.slot for c in record.choices)
+        self.rows["decisions"].append(
+            {
+                "decision_id": record.decision_id,
+                "request_id": record.request_id,
+                "request_digest": entry.request_digest,
+                "decided_at": record.decided_at,
+                "committed_at": self.now_us,
+                "origin": record.origin,
+                "surface": record.surface,
+                "unit": record.unit,
+                "record": entry.data,
+            }
+        )
+        self.rows["learnables"] += [
+            {
+                "learner": learnable.learner,
+                "closes_at": learnable.closes_at,
+                "decision_id": record.decision_id,
+                "slot": learnable.slot,
+            }
+            for learnable in entry.learnables
+        ]
+        for key, drawn in entry.sticky.items():
+            self._note_draw(key, drawn)
+            self.rows["sticky_draws"].append(
+                {
+                    "key": key,
+                    "redraw": drawn.redraw,
+                    "unit": record.unit,
+                    "expires_at": drawn.expires_at,
+                    "draw_id": drawn.id,
+                    "hashed": drawn.key,
+                    "uniform": drawn.uniform,
+                    "action": drawn.action,
+                    "propensity": drawn.propensity,
+                    "snapshot": drawn.snapshot,
+                }
+            )
+        self.rows["assignments"] += [
+            {
+                "kind": a.kind,
+                "id": a.id,
+                "unit": record.unit,
+                "variant": a.variant,
+                "assigned_at": record.decided_at,
+                "decision_id": record.decision_id,
+                "probability": a.probability,
+                "factors": msgspec.json.encode(a.factors).decode(),
+            }
+            for a in record.assignments
+        ]
+        return Stored()
+
+    def _is_taken(self, key: str, entry: DecisionEntry) -> bool:
+        known = self.sticky.get(key)
+        return known is not None and known.redraw >= entry.sticky[key].redraw
+
+    def _note_draw(self, key: str, drawn: StickyDraw) -> None:
+        known = self.sticky.get(key)
+        if known is None or known.redraw < drawn.redraw:
+            self.sticky[key] = drawn
+
+    def _add_outcomes(self, entry: OutcomesEntry) -> Result:
+        fresh: dict[str, str] = {}
+        rows = []
+        duplicates = unmatched = 0
+        for index, outcome in enumerate(entry.outcomes):
+            digest = outcome.digest()
+            known = self.outcome_digests.get(outcome.outcome_id) or fresh.get(outcome.outcome_id)
+            if known == digest:
+                duplicates += 1
+                continue
+            if known is not None:
+                return Refused(
+                    f"[{index}].outcome_id",
+                    f'"{outcome.outcome_id}" was used with other content; give a new id',
+                    "conflict",
+                )
+            corrected = outcome.corrects
+            if corrected and not (corrected in self.outcome_digests or corrected in fresh):
+                return Refused(
+                    f"[{index}].corrects",
+                    f'"{corrected}" is no stored outcome; send that first',
+                    "invalid",
+                )
+            fresh[outcome.outcome_id] = digest
+            if outcome.decision_id and outcome.decision_id not in self.decision_slots:
+                unmatched += 1
+            rows.append(
+                {
+                    "outcome_id": outcome.outcome_id,
+                    "digest": digest,
+                    "decision_id": outcome.decision_id,
+                    "unit": outcome.unit,
+                    "metric": outcome.metric,
+                    "value": outcome.value,
+                    "occurred_at": outcome.occurred_at,
+                    "received_at": outcome.received_at,
+                    "corrects": outcome.corrects,
+                }
+            )
+        self.outcome_digests |= fresh
+        self.rows["outcomes"] += rows
+        return Stored(len(rows), duplicates, unmatched)
+
+    def _add_exposure(self, entry: ExposureEntry) -> Result:
+        slots = self.decision_slots.get(entry.decision_id)
+        if slots is None:
+            return Refused("decision_id", "names no stored decision", "missing")
+        for slot in entry.slots or ():
+            if slot not in slots:
+                known = ", ".join(slots)
+                return Refused("slots", f'"{slot}" is no slot of it; known: {known}', "invalid")
+        accepted = duplicates = 0
+        for slot in entry.slots or slots:
+            if (entry.decision_id, slot) in self.exposed:
+                duplicates += 1
+                continue
+            accepted += 1
+            self.exposed.add((entry.decision_id, slot))
+            self.rows["exposures"].append(
+                {
+                    "decision_id": entry.decision_id,
+                    "slot": slot,
+                    "occurred_at": entry.occurred_at,
+                    "received_at": entry.received_at,
+                }
+            )
+        return Stored(accepted, duplicates)
+
+    def _add_snapshot(self, entry: SnapshotEntry) -> Result:
+        self.rows["snapshot_data"].append({"digest": entry.digest, "data": entry.data})
+        self.rows["snapshots"].append(
+            {
+                "learner": entry.learner,
+                "spec": entry.spec,
+                "digest": entry.digest,
+                "parent": entry.parent,
+                "position_closes_at": entry.position.closes_at,
+                "position_decision_id": entry.position.decision_id,
+                "learned": entry.learned,
+                "created_at": entry.created_at,
+                "units": entry.units,
+            }
+        )
+        return Stored()
+
+    def flush(self) -> None:
+        """Insert all rows; those of content-addressed and first-time tables only if new."""
+        for name, rows in self.rows.items():
+            if rows:
+                table = schema.metadata.tables[name]
+                self.connection.execute(
+                    _insert(self.connection, table, if_new=name in _ONLY_IF_NEW), rows
+                )
+
+
+_ONLY_IF_NEW = frozenset({"assignments", "revisions", "snapshot_data", "voids"})
+
+
+def _insert(connection: Connection, table: Table, *, if_new: bool) -> Any:
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(table)
+    return statement.on_conflict_do_nothing() if if_new else statement
+
+
+class _ChoiceSlot(msgspec.Struct):
+    slot: str
+
+
+class _RecordSlots(msgspec.Struct):
+    choices: tuple[_ChoiceSlot, ...]
+
+
+_SLOTS = msgspec.json.Decoder(_RecordSlots)
+
+
+def _slots(data: bytes) -> tuple[str, ...]:
+    return tuple(choice.slot for choice in _SLOTS.decode(data).choices)
+
+
+def _pieces(values: Collection[T], size: int) -> Iterator[list[T]]:
+    listed = list(values)
+    for start in range(0, len(listed), size):
+        yield listed[start : start + size]

@@ -1,0 +1,495 @@
+"""Making a :class:`Workspace` of validated parts; every fault between parts is noted at once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from attribution.metrics import MetricSpec
+from engine.errors import ConfigurationError, Fault, RuleError
+from engine.rules import Rule, parse
+from engine.workspace.model import (
+    Attribute,
+    Guardrail,
+    HardRule,
+    Learner,
+    PolicySpec,
+    Slot,
+    Surface,
+    Workspace,
+    learner_id,
+)
+from engine.workspace.schema import (
+    ExperimentPart,
+    MetricPart,
+    PolicyPart,
+    RulePart,
+    SlotPart,
+    SurfacePart,
+    WorkspacePart,
+)
+from engine.workspace.shape import validated
+from engine.workspace.source import Path_, Source, canonical, digest, read
+from experiments import Design, Experiment, ExperimentError, Holdout, Pin, UsePolicy, Variant
+from policies import POLICY_KINDS, Action, parameter_faults
+
+_OWN_POLICY_KEYS = frozenset(PolicyPart.model_fields)
+
+
+def load_workspace(folder: Path) -> Workspace:
+    """The workspace of a folder.
+
+    Raises
+    ------
+    ConfigurationError
+        With every fault of every file, each with file, line, field, value and repair.
+    """
+    return _compiled(read(folder))
+
+
+def workspace_from_content(content: bytes) -> Workspace:
+    """The workspace of a stored revision's canonical JSON.
+
+    Raises
+    ------
+    ConfigurationError
+        If this version no longer accepts what an earlier one stored.
+    """
+    return _compiled(Source(content=msgspec.json.decode(content)))
+
+
+def canonical_content(workspace: Workspace) -> bytes:
+    """The JSON text whose SHA-256 is the workspace's revision."""
+    return canonical(workspace.content)
+
+
+def _compiled(source: Source) -> Workspace:
+    parts = None if source.faults and not source.content else validated(source)
+    workspace = _Compiler(source, parts).workspace() if parts else None
+    if source.faults or workspace is None:
+        raise ConfigurationError(tuple(sorted(source.faults, key=_position)))
+    return workspace
+
+
+def _position(fault: Fault) -> tuple[str, int, str]:
+    return (str(fault.file or ""), fault.line or 0, fault.field)
+
+
+class _Compiler:
+    """Walks the validated parts once, noting faults and building values."""
+
+    def __init__(self, source: Source, parts: WorkspacePart) -> None:
+        self.source = source
+        self.parts = parts
+        self.policy_users: dict[str, dict[str, SlotPart]] = {}
+
+    def workspace(self) -> Workspace | None:
+        """The compiled workspace, or None where a fault leaves nothing to build it from."""
+        design = self._design()
+        surfaces = {id_: self._surface(id_, part) for id_, part in self.parts.surfaces.items()}
+        policies = {id_: self._policy(id_, part) for id_, part in self.parts.policies.items()}
+        if self.source.faults or design is None:
+            return None
+        sound = {id_: policy for id_, policy in policies.items() if policy}
+        return Workspace(
+            revision=digest(self.source.content),
+            content=self.source.content,
+            surfaces=surfaces,
+            policies=sound,
+            design=design,
+            learners=self._learners(surfaces, sound),
+            experiment_owners=self._experiment_owners(),
+            time_zone=self.parts.time_zone,
+        )
+
+    def _declared(self, *path: str) -> Iterable[str]:
+        """The names written at a path, sound or not: a faulty part still counts as declared."""
+        node: Any = self.source.content
+        for part in path:
+            node = node.get(part, {}) if isinstance(node, Mapping) else {}
+        return tuple(node) if isinstance(node, Mapping) else ()
+
+    def _refer(self, path: Path_, name: str, known: Iterable[str], what: str) -> bool:
+        known = sorted(known)
+        if name in known:
+            return True
+        near = get_close_matches(name, known, n=1)
+        hint = f'did you mean "{near[0]}"? ' if near else ""
+        listed = ", ".join(f'"{k}"' for k in known) or "none"
+        self.source.fault(path, f"is no declared {what}; {hint}Known: {listed}", name)
+        return False
+
+    # Surfaces ---------------------------------------------------------------------------------
+
+    def _surface(self, id_: str, part: SurfacePart) -> Surface:
+        path: Path_ = ("surfaces", id_)
+        metrics = {m: self._metric(m, p) for m, p in part.metrics.items()}
+        for section in ("reward", "guardrails"):
+            for metric in getattr(part, section):
+                self._refer(
+                    (*path, section, metric),
+                    metric,
+                    self._declared("surfaces", id_, "metrics"),
+                    "metric of the surface",
+                )
+        for name, metric_part in part.metrics.items():
+            ends = metric_part.range
+            if ends is not None and not ends[0] < ends[1]:
+                self.source.fault(
+                    (*path, "metrics", name, "range"), "must be [low, high] with low < high", ends
+                )
+        if part.require_trigger and not part.triggers:
+            self.source.fault((*path, "require_trigger"), "needs `triggers` to choose from", True)
+        types = {name: a.type for name, a in part.attributes.items()}
+        shared = tuple(
+            r
+            for index, rule in enumerate(part.rules)
+            if (r := self._rule((*path, "rules", index), rule, types, {}, part.owner))
+        )
+        for index, rule in enumerate(part.rules):
+            if rule.actions:
+                self.source.fault(
+                    (*path, "rules", index, "actions"),
+                    "cannot stand on a surface's rule; move the rule to the slot of these actions",
+                    rule.actions,
+                )
+        return Surface(
+            id=id_,
+            owner=part.owner,
+            triggers=tuple(part.triggers),
+            require_trigger=part.require_trigger,
+            attributes={
+                name: Attribute(name, a.type, a.required, a.max_age)
+                for name, a in part.attributes.items()
+            },
+            metrics=metrics,
+            reward=part.reward,
+            guardrails=tuple(
+                Guardrail(m, g.direction, g.margin) for m, g in part.guardrails.items()
+            ),
+            ranges={
+                m: (p.range[0], p.range[1]) for m, p in part.metrics.items() if p.range is not None
+            },
+            slots={
+                slot: self._slot((*path, "slots", slot), id_, slot, slot_part, part, types, shared)
+                for slot, slot_part in part.slots.items()
+            },
+        )
+
+    def _metric(self, name: str, part: MetricPart) -> MetricSpec:
+        return MetricSpec(
+            name=name,
+            window_s=part.window / 1e6,
+            lateness_s=part.lateness / 1e6,
+            aggregate=part.aggregate,
+            default=part.default,
+        )
+
+    def _slot(
+        self,
+        path: Path_,
+        surface: str,
+        id_: str,
+        part: SlotPart,
+        surface_part: SurfacePart,
+        types: Mapping[str, str],
+        shared: tuple[HardRule, ...],
+    ) -> Slot:
+        declared = self._declared("surfaces", surface, "slots", id_, "actions")
+        self._refer((*path, "default"), part.default, declared, "action of the slot")
+        if part.policy is not None:
+            self._use_policy((*path, "policy"), part.policy, f"{surface}.{id_}")
+        actions = {a: Action(a, action.features) for a, action in part.actions.items()}
+        features = _feature_types(path, self.source, part)
+        for index, rule in enumerate(part.rules):
+            for at, action in enumerate(rule.actions or ()):
+                place: Path_ = (*path, "rules", index, "actions", at)
+                if action == part.default:
+                    self.source.fault(
+                        place,
+                        "is the slot's default, which must always be servable; name other actions",
+                        action,
+                    )
+                else:
+                    self._refer(place, action, declared, "action of the slot")
+        own = tuple(
+            r
+            for index, rule in enumerate(part.rules)
+            if (r := self._rule((*path, "rules", index), rule, types, features, surface_part.owner))
+        )
+        self._unique_rules(path, (*shared, *own))
+        return Slot(
+            id=id_,
+            name=f"{surface}.{id_}",
+            default=part.default,
+            policy=part.policy,
+            actions=actions,
+            values={a: action.value for a, action in part.actions.items()},
+            rules=(*shared, *own),
+        )
+
+    def _unique_rules(self, path: Path_, rules: tuple[HardRule, ...]) -> None:
+        seen: set[str] = set()
+        for rule in rules:
+            if rule.id in seen:
+                self.source.fault(
+                    (*path, "rules"), "names two rules alike; rename one of them", rule.id
+                )
+            seen.add(rule.id)
+
+    def _rule(
+        self,
+        path: Path_,
+        part: RulePart,
+        attributes: Mapping[str, str],
+        features: Mapping[str, str],
+        owner: str,
+    ) -> HardRule | None:
+        types = {**attributes, **{f"action.{name}": type_ for name, type_ in features.items()}}
+        rule = self._parsed((*path, "when"), part.when, types)
+        if rule is None:
+            return None
+        return HardRule(
+            id=part.id,
+            kind=part.kind,
+            rule=rule,
+            reason=part.reason,
+            owner=part.owner or owner,
+            actions=frozenset(part.actions) if part.actions else None,
+        )
+
+    def _parsed(self, path: Path_, text: str, types: Mapping[str, str]) -> Rule | None:
+        try:
+            return parse(text, types)
+        except RuleError as error:
+            self.source.fault(path, f"{error} (at character {error.position + 1})", text)
+            return None
+
+    # Policies ---------------------------------------------------------------------------------
+
+    def _use_policy(self, path: Path_, policy: str, slot: str) -> None:
+        if not self._refer(path, policy, self._declared("policies"), "policy"):
+            return
+        surface, _, slot_id = slot.partition(".")
+        surface_part = self.parts.surfaces.get(surface)
+        slot_part = surface_part.slots.get(slot_id) if surface_part else None
+        if slot_part:
+            self.policy_users.setdefault(policy, {})[slot] = slot_part
+
+    def _policy(self, id_: str, part: PolicyPart) -> PolicySpec | None:
+        path: Path_ = ("policies", id_)
+        self._unknown_weights(path, id_, part)
+        if not self._refer((*path, "kind"), part.kind, POLICY_KINDS, "kind of policy"):
+            return None
+        if part.draw == "sticky" and part.period is None:
+            self.source.fault((*path, "period"), "is required by `draw: sticky`; add one, as 7d")
+        if part.draw == "decision" and part.period is not None:
+            self.source.fault((*path, "period"), "is only for `draw: sticky`; remove one of them")
+        parameters = dict(part.model_extra or {})
+        segments = self._segments(path, id_, part)
+        if part.segments:
+            parameters["segments"] = [{"id": s.id, "weights": s.weights} for s in part.segments]
+        for fault in parameter_faults(part.kind, parameters):
+            place = (*path, fault.name) if fault.name else path
+            self.source.fault(place, fault.message, fault.value)
+        self._feature_names(path, id_, parameters)
+        return PolicySpec(
+            id=id_,
+            kind=part.kind,
+            parameters=parameters,
+            learns=POLICY_KINDS[part.kind].learns,
+            floor=part.floor,
+            period_us=part.period if part.draw == "sticky" else None,
+            salt=part.salt or id_,
+            shared=part.shared,
+            segments=segments,
+        )
+
+    def _segments(self, path: Path_, id_: str, part: PolicyPart) -> tuple[tuple[str, Rule], ...]:
+        surfaces = {slot.partition(".")[0] for slot in self.policy_users.get(id_, {})}
+        compiled = []
+        for index, segment in enumerate(part.segments):
+            place: Path_ = (*path, "segments", index, "when")
+            rule: Rule | None = None
+            for surface in sorted(surfaces):
+                types = {n: a.type for n, a in self.parts.surfaces[surface].attributes.items()}
+                rule = self._parsed(place, segment.when, types)
+            if not surfaces:
+                rule = self._parsed(place, segment.when, {})
+            if rule:
+                compiled.append((segment.id, rule))
+        return tuple(compiled)
+
+    def _feature_names(self, path: Path_, id_: str, parameters: Mapping[str, Any]) -> None:
+        names = parameters.get("features")
+        for slot in self.policy_users.get(id_, {}):
+            surface = slot.partition(".")[0]
+            known = self._declared("surfaces", surface, "attributes")
+            for index, name in enumerate(names if isinstance(names, list) else ()):
+                self._refer(
+                    (*path, "features", index), name, known, f'attribute of surface "{surface}"'
+                )
+
+    def _unknown_weights(self, path: Path_, id_: str, part: PolicyPart) -> None:
+        """Actions that a policy names must exist in every slot that it serves."""
+        extra = part.model_extra or {}
+        named: list[tuple[Path_, str]] = []
+        for key in ("weights", "otherwise"):
+            if isinstance(extra.get(key), Mapping):
+                named += [((*path, key, a), a) for a in extra[key]]
+        if isinstance(extra.get("action"), str):
+            named.append(((*path, "action"), extra["action"]))
+        for index, segment in enumerate(part.segments):
+            named += [((*path, "segments", index, "weights", a), a) for a in segment.weights]
+        for slot in self.policy_users.get(id_, {}):
+            surface, _, slot_id = slot.partition(".")
+            known = self._declared("surfaces", surface, "slots", slot_id, "actions")
+            for place, action in named:
+                self._refer(place, action, known, f'action of slot "{slot}"')
+
+    # Experiments ------------------------------------------------------------------------------
+
+    def _design(self) -> Design | None:
+        experiments = []
+        for layer, parts in self.parts.layers.items():
+            for id_, part in parts.items():
+                experiments.append(self._experiment(layer, id_, part))
+        holdouts = []
+        for id_, holdout in self.parts.holdouts.items():
+            for index, surface in enumerate(holdout.surfaces or ()):
+                self._refer(
+                    ("holdouts", id_, "surfaces", index),
+                    surface,
+                    self._declared("surfaces"),
+                    "surface",
+                )
+            holdouts.append(
+                Holdout(
+                    id_,
+                    holdout.share,
+                    frozenset(holdout.surfaces) if holdout.surfaces else None,
+                    holdout.salt,
+                )
+            )
+        try:
+            return Design(tuple(holdouts), tuple(experiments))
+        except ExperimentError as error:
+            for path, value, message in error.faults:
+                self.source.fault(tuple(path.split(".")), message, value)
+            return None
+
+    def _experiment(self, layer: str, id_: str, part: ExperimentPart) -> Experiment:
+        path: Path_ = ("layers", layer, id_)
+        variants = []
+        for name, variant in part.variants.items():
+            slots: dict[str, Pin | UsePolicy] = {}
+            for slot, pin in variant.slots.items():
+                place: Path_ = (*path, "variants", name, "slots", slot)
+                if not self._slot_exists(place, slot):
+                    continue
+                if (pin.action is None) == (pin.policy is None):
+                    self.source.fault(place, "must name either an action or {policy: …}")
+                elif pin.policy is not None:
+                    self._use_policy((*place, "policy"), pin.policy, slot)
+                    slots[slot] = UsePolicy(pin.policy)
+                elif pin.action is not None:
+                    surface, _, slot_id = slot.partition(".")
+                    known = self._declared("surfaces", surface, "slots", slot_id, "actions")
+                    self._refer(place, pin.action, known, f'action of slot "{slot}"')
+                    slots[slot] = Pin(pin.action)
+            variants.append(Variant(name, variant.weight, slots))
+        if part.baseline is not None:
+            self._refer((*path, "baseline"), part.baseline, part.variants, "variant")
+        return Experiment(
+            id=id_,
+            layer=layer,
+            range=(part.range[0], part.range[1]),
+            ramp=part.ramp,
+            variants=tuple(variants),
+            state=part.state,
+            salt=part.salt,
+            baseline=part.baseline,
+        )
+
+    def _slot_exists(self, path: Path_, slot: str) -> bool:
+        known = [
+            f"{surface}.{slot_id}"
+            for surface in self._declared("surfaces")
+            for slot_id in self._declared("surfaces", surface, "slots")
+        ]
+        return self._refer(path, slot, known, "slot")
+
+    def _experiment_owners(self) -> dict[str, str]:
+        owners = {}
+        for parts in self.parts.layers.values():
+            for id_, part in parts.items():
+                slots = [slot for variant in part.variants.values() for slot in variant.slots]
+                first = slots[0].partition(".")[0] if slots else next(iter(self.parts.surfaces))
+                owners[id_] = part.owner or self.parts.surfaces[first].owner
+        return owners
+
+    # Learners ---------------------------------------------------------------------------------
+
+    def _learners(
+        self, surfaces: Mapping[str, Surface], policies: Mapping[str, PolicySpec]
+    ) -> dict[str, Learner]:
+        uses: list[tuple[str, str, str | None]] = [
+            (slot.policy, slot.name, None)
+            for surface in surfaces.values()
+            for slot in surface.slots.values()
+            if slot.policy
+        ]
+        for parts in self.parts.layers.values():
+            for id_, part in parts.items():
+                for name, variant in part.variants.items():
+                    uses += [
+                        (pin.policy, slot, f"{id_}.{name}")
+                        for slot, pin in variant.slots.items()
+                        if pin.policy
+                    ]
+        learners = {}
+        for policy_id, slot_name, scope in uses:
+            policy = policies[policy_id]
+            if policy.learns:
+                surface_id, _, slot_id = slot_name.partition(".")
+                id_ = learner_id(policy, slot_name, scope)
+                spec = _spec(policy, surfaces[surface_id])
+                learners[id_] = Learner(id_, policy, surface_id, slot_id, spec)
+        return learners
+
+
+def _feature_types(path: Path_, source: Source, part: SlotPart) -> dict[str, str]:
+    """The type of each action feature over the actions of a slot, which must agree."""
+    names = {bool: "boolean", str: "string", int: "number", float: "number"}
+    types: dict[str, str] = {}
+    for action, action_part in part.actions.items():
+        for feature, value in action_part.features.items():
+            type_ = names[type(value)]
+            if types.setdefault(feature, type_) != type_:
+                source.fault(
+                    (*path, "actions", action, "features", feature),
+                    f"is a {type_}, but a {types[feature]} on another action; use one type",
+                    value,
+                )
+    return types
+
+
+def _spec(policy: PolicySpec, surface: Surface) -> str:
+    """Digest of all that a learner's snapshots depend on beside the log."""
+    metrics = {
+        name: [m.window_us, m.maturity_us, m.aggregate, m.default, surface.reward[name]]
+        for name, m in surface.metrics.items()
+        if name in surface.reward
+    }
+    content = {
+        "kind": policy.kind,
+        "parameters": policy.parameters,
+        "metrics": metrics,
+        "period_us": policy.period_us,
+    }
+    return hashlib.sha256(canonical(content)).hexdigest()[:16]

@@ -1,0 +1,221 @@
+"""A workspace made valid: frozen values that the decision path reads, nothing left to check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from attribution.metrics import MetricSpec
+from engine.rules import Rule
+from experiments import Design, Pin, UsePolicy
+from policies import Action
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """A declared attribute. Older than ``max_age_us`` it is unknown; ``required`` may not be."""
+
+    name: str
+    type: str
+    required: bool
+    max_age_us: int | None
+
+    @property
+    def scalar(self) -> bool:
+        """Whether a policy can read it as a feature."""
+        return self.type not in {"list", "timestamp"}
+
+
+@dataclass(frozen=True, slots=True)
+class HardRule:
+    """A compiled rule with its owner and the reason that operators read.
+
+    ``actions`` is None for a rule over every action but the slot's default.
+    """
+
+    id: str
+    kind: str
+    rule: Rule
+    reason: str
+    owner: str
+    actions: frozenset[str] | None
+
+    def allows(self, verdict: bool | None) -> bool:
+        """Whether the verdict leaves an action open; unknown never does."""
+        return verdict is True if self.kind == "eligibility" else verdict is False
+
+
+@dataclass(frozen=True, slots=True)
+class Guardrail:
+    """A metric that may not worsen by more than ``margin``; ``direction`` is where better lies."""
+
+    metric: str
+    direction: str
+    margin: float
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySpec:
+    """A declared policy: how to make it and how its draws are made."""
+
+    id: str
+    kind: str
+    parameters: Mapping[str, Any]
+    learns: bool
+    floor: float
+    period_us: int | None
+    salt: str
+    shared: bool
+    segments: tuple[tuple[str, Rule], ...]
+
+    @property
+    def sticky(self) -> bool:
+        """Whether one draw serves a unit for a whole period."""
+        return self.period_us is not None
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One choice on a surface; ``name`` is ``surface.slot``."""
+
+    id: str
+    name: str
+    default: str
+    policy: str | None
+    actions: Mapping[str, Action]
+    values: Mapping[str, Any]
+    rules: tuple[HardRule, ...]
+
+    @cached_property
+    def action_ids(self) -> tuple[str, ...]:
+        """Every action, in declared order."""
+        return tuple(self.actions)
+
+    @cached_property
+    def covered(self) -> frozenset[str]:
+        """The actions under a rule that names none: all but the default."""
+        return frozenset(self.actions) - {self.default}
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A place where users meet a decision."""
+
+    id: str
+    owner: str
+    triggers: tuple[str, ...]
+    require_trigger: bool
+    attributes: Mapping[str, Attribute]
+    metrics: Mapping[str, MetricSpec]
+    reward: Mapping[str, float]
+    guardrails: tuple[Guardrail, ...]
+    ranges: Mapping[str, tuple[float, float]]
+    slots: Mapping[str, Slot]
+
+    @cached_property
+    def reward_range(self) -> tuple[float, float] | None:
+        """The least and largest possible reward of a decision, where every metric declares its."""
+        if not self.reward or not self.ranges.keys() >= self.reward.keys():
+            return None
+        ends = [
+            sorted((weight * self.ranges[m][0], weight * self.ranges[m][1]))
+            for m, weight in self.reward.items()
+        ]
+        return sum(low for low, _ in ends), sum(high for _, high in ends)
+
+    @cached_property
+    def only_scalars(self) -> bool:
+        """Whether policies can read every attribute."""
+        return all(attribute.scalar for attribute in self.attributes.values())
+
+    @cached_property
+    def reward_horizon_us(self) -> int:
+        """Time after which every metric of the reward is final for a decision."""
+        return max((self.metrics[m].maturity_us for m in self.reward), default=0)
+
+
+@dataclass(frozen=True)
+class Learner:
+    """One model that learns: a policy, for one slot, from one variant's decisions or outside any.
+
+    ``spec`` digests all that a snapshot depends on beside the log, so that a change of parameters,
+    features, reward or windows begins a new lineage instead of continuing a different model.
+    """
+
+    id: str
+    policy: PolicySpec
+    surface: str
+    slot: str
+    spec: str
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A revision: everything that decisions depend on beside models and the request."""
+
+    revision: str
+    content: Mapping[str, Any] = field(repr=False)
+    surfaces: Mapping[str, Surface]
+    policies: Mapping[str, PolicySpec]
+    design: Design
+    learners: Mapping[str, Learner]
+    experiment_owners: Mapping[str, str]
+    time_zone: str
+
+    @cached_property
+    def uses(self) -> Mapping[tuple[str, str], Mapping[str, Pin | UsePolicy]]:
+        """What each (experiment, variant) does with the slots that it names."""
+        return {
+            (experiment.id, variant.id): variant.slots
+            for experiment in self.design.experiments
+            for variant in experiment.variants
+        }
+
+    @cached_property
+    def not_held_out(self) -> Mapping[str, Mapping[str, float]]:
+        """By surface: the probability of each holdout's not holding a unit."""
+        return {
+            surface: {
+                f"holdout.{holdout.id}": 1 - holdout.share
+                for holdout in self.design.holdouts
+                if holdout.applies_to(surface)
+            }
+            for surface in self.surfaces
+        }
+
+    @cached_property
+    def surfaces_with_sticky(self) -> frozenset[str]:
+        """The surfaces on which some policy draws once for a whole period."""
+        named = [
+            (slot.policy, slot.name)
+            for surface in self.surfaces.values()
+            for slot in surface.slots.values()
+        ]
+        named += [
+            (use.policy, slot)
+            for slots in self.uses.values()
+            for slot, use in slots.items()
+            if isinstance(use, UsePolicy)
+        ]
+        return frozenset(
+            slot.partition(".")[0]
+            for policy, slot in named
+            if policy is not None and self.policies[policy].period_us is not None
+        )
+
+    @cached_property
+    def metric_names(self) -> frozenset[str]:
+        """Every metric that some surface declares."""
+        return frozenset(m for surface in self.surfaces.values() for m in surface.metrics)
+
+
+def learner_id(policy: PolicySpec, slot: str, variant: str | None) -> str:
+    """The name of the model that serves ``slot`` (``surface.slot``) and learns from it.
+
+    A policy learns from its own variant's decisions only (``experiment.variant``), or outside of
+    experiments; ``shared`` joins them.
+    """
+    scope = f"@{variant}" if variant and not policy.shared else ""
+    return f"{policy.id}:{slot}{scope}"

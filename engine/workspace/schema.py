@@ -1,0 +1,209 @@
+"""The shape of a workspace's files: every key, its type and its default.
+
+Short forms (``device: string``, ``layout: flat``) are widened here, so that what validates has one
+shape. References between parts are checked in :mod:`engine.workspace.check`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+from zoneinfo import available_timezones
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+
+ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+_UNITS_US = {
+    "ms": 1_000,
+    "s": 1_000_000,
+    "m": 60_000_000,
+    "h": 3_600_000_000,
+    "d": 86_400_000_000,
+    "w": 604_800_000_000,
+}
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d|w)")
+LONGEST_DURATION_US = 3_660 * _UNITS_US["d"]
+
+
+def duration_us(value: object) -> int:
+    """Microseconds of a duration such as ``24h``, ``7d`` or ``1.5h``.
+
+    Raises
+    ------
+    ValueError
+        If the text is no number with one of the units ms, s, m, h, d, w, or exceeds ten years.
+    """
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("write a number and a unit (ms, s, m, h, d or w), such as 24h")
+    microseconds = round(float(match[1]) * _UNITS_US[match[2]])
+    if microseconds > LONGEST_DURATION_US:
+        raise ValueError("is longer than ten years; shorten it")
+    return microseconds
+
+
+def _positive(microseconds: int) -> int:
+    if microseconds <= 0:
+        raise ValueError("must be longer than zero, such as 24h")
+    return microseconds
+
+
+def _known_zone(name: str) -> str:
+    if name not in available_timezones():
+        raise ValueError("is no IANA time zone; write one such as Europe/Berlin or UTC")
+    return name
+
+
+def _type_name_widened(value: object) -> object:
+    return {"type": value} if isinstance(value, str) else value
+
+
+def _pin_widened(value: object) -> object:
+    return {"action": value} if isinstance(value, str) else value
+
+
+Id = Annotated[str, Field(pattern=ID_PATTERN)]
+Duration = Annotated[int, BeforeValidator(duration_us)]
+PositiveDuration = Annotated[int, BeforeValidator(duration_us), AfterValidator(_positive)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+FeatureValue = bool | str | Finite
+Text = Annotated[str, Field(min_length=1, max_length=500)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class AttributePart(_Part):
+    """A fact about the unit or the moment that rules and policies may read."""
+
+    type: Literal["string", "integer", "number", "boolean", "timestamp", "list"]
+    required: bool = False
+    max_age: PositiveDuration | None = None
+
+
+class MetricPart(_Part):
+    """A number made of a decision's outcomes."""
+
+    window: PositiveDuration
+    lateness: Duration = 0
+    aggregate: Literal["max", "min", "sum", "mean", "last", "first", "count"] = "sum"
+    default: Finite = 0.0
+    range: Annotated[list[Finite], Field(min_length=2, max_length=2)] | None = None
+
+
+class GuardrailPart(_Part):
+    """A metric that may not get worse by more than a margin while the reward improves."""
+
+    direction: Literal["up", "down"]
+    margin: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+
+class ActionPart(_Part):
+    """One answer that a slot can give: what the renderer gets, and what a policy knows of it."""
+
+    value: JsonValue
+    features: dict[Id, FeatureValue] = {}
+
+
+class RulePart(_Part):
+    """A hard rule over attributes; it covers every action but the default, or those it names."""
+
+    id: Id
+    kind: Literal["eligibility", "suppression"]
+    when: Annotated[str, Field(min_length=1)]
+    reason: Text
+    actions: Annotated[list[Id], Field(min_length=1)] | None = None
+    owner: Text | None = None
+
+
+class SlotPart(_Part):
+    """One choice on a surface."""
+
+    default: Id
+    actions: Annotated[dict[Id, ActionPart], Field(min_length=1)]
+    policy: Id | None = None
+    rules: list[RulePart] = []
+
+
+class SurfacePart(_Part):
+    """A place where users meet a decision."""
+
+    owner: Text
+    slots: Annotated[dict[Id, SlotPart], Field(min_length=1)]
+    triggers: list[Id] = []
+    require_trigger: bool = False
+    attributes: dict[Id, Annotated[AttributePart, BeforeValidator(_type_name_widened)]] = {}
+    metrics: dict[Id, MetricPart] = {}
+    reward: dict[Id, Finite] = {}
+    guardrails: dict[Id, GuardrailPart] = {}
+    rules: list[RulePart] = []
+
+
+class SegmentPart(_Part):
+    """Units for whom a rule holds, and the weights of the actions they get."""
+
+    id: Id
+    when: Annotated[str, Field(min_length=1)]
+    weights: dict[Id, Finite]
+
+
+class PolicyPart(_Part):
+    """A policy: its kind, how it explores and draws; the kind's own parameters stand beside."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    __pydantic_extra__: dict[str, Any]
+
+    kind: Annotated[str, Field(min_length=1)]
+    floor: Probability = 0.0
+    draw: Literal["decision", "sticky"] = "decision"
+    period: PositiveDuration | None = None
+    salt: Id | None = None
+    shared: bool = False
+    segments: list[SegmentPart] = []
+
+
+class HoldoutPart(_Part):
+    """A share of units kept on the defaults, of every surface or of those named."""
+
+    share: Probability
+    surfaces: Annotated[list[Id], Field(min_length=1)] | None = None
+    salt: Id | None = None
+    owner: Text | None = None
+
+
+class PinPart(_Part):
+    """What a variant does with a slot: pins an action, or names a policy."""
+
+    action: Id | None = None
+    policy: Id | None = None
+
+
+class VariantPart(_Part):
+    """One side of an experiment."""
+
+    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    slots: dict[str, Annotated[PinPart, BeforeValidator(_pin_widened)]] = {}
+
+
+class ExperimentPart(_Part):
+    """Variants, compared on the units of one range of a layer."""
+
+    range: Annotated[list[Probability], Field(min_length=2, max_length=2)]
+    variants: Annotated[dict[Id, VariantPart], Field(min_length=1)]
+    ramp: Probability = 1.0
+    state: Literal["draft", "running", "paused", "ended"] = "running"
+    baseline: Id | None = None
+    salt: Id | None = None
+    owner: Text | None = None
+
+
+class WorkspacePart(_Part):
+    """All that a workspace's files say, merged."""
+
+    surfaces: Annotated[dict[Id, SurfacePart], Field(min_length=1)]
+    policies: dict[Id, PolicyPart] = {}
+    holdouts: dict[Id, HoldoutPart] = {}
+    layers: dict[Id, dict[Id, ExperimentPart]] = {}
+    time_zone: Annotated[str, AfterValidator(_known_zone)] = "UTC"

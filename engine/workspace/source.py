@@ -1,0 +1,196 @@
+"""Reading a workspace's YAML files: one merged mapping, and where in which file each key stands."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from engine.errors import Fault
+
+SECTIONS = ("surfaces", "policies", "holdouts", "layers", "time_zone")
+LARGEST_FILE_BYTES = 4_000_000
+Path_ = tuple[str | int, ...]
+
+
+@dataclass(slots=True)
+class Source:
+    """The merged content of a workspace's files, and where each part of it was written."""
+
+    content: dict[str, Any] = field(default_factory=dict)
+    places: dict[Path_, tuple[Path, int]] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+
+    def fault(self, path: Path_, message: str, value: object = None) -> None:
+        """Note a fault at a path, with the file and line of the nearest part that was written."""
+        file, line = self.place(path)
+        self.faults.append(Fault(dotted(path), shown(value), message, file, line))
+
+    def place(self, path: Path_) -> tuple[Path | None, int | None]:
+        """File and line (from 1) of a path, or of its nearest written ancestor."""
+        for end in range(len(path), 0, -1):
+            if path[:end] in self.places:
+                return self.places[path[:end]]
+        return None, None
+
+
+def dotted(path: Path_) -> str:
+    """A path as its reader writes it: ``surfaces.home.slots.layout.rules[0].when``."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def shown(value: object) -> str:
+    """A value for a message: as JSON, shortened; empty for no value."""
+    if value is None:
+        return ""
+    try:
+        text = msgspec.json.encode(value).decode()
+    except (TypeError, ValueError):
+        text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
+def canonical(content: Mapping[str, Any]) -> bytes:
+    """The one JSON text of a content: keys sorted, no white space."""
+    return msgspec.json.encode(content, order="deterministic")
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of the canonical JSON: the name of a revision."""
+    return hashlib.sha256(canonical(content)).hexdigest()
+
+
+def read(folder: Path) -> Source:
+    """Every ``*.yaml`` and ``*.yml`` below ``folder``, merged; faults are noted, never raised."""
+    source = Source()
+    if not folder.is_dir():
+        source.faults.append(
+            Fault("workspace", shown(str(folder)), "is not a folder; name one with YAML files")
+        )
+        return source
+    files = sorted(p for p in folder.rglob("*") if p.suffix in {".yaml", ".yml"} and p.is_file())
+    if not files:
+        source.faults.append(
+            Fault("workspace", shown(str(folder)), "holds no *.yaml file; add one with `surfaces:`")
+        )
+    for file in files:
+        _read_file(source, file, file.relative_to(folder))
+    return source
+
+
+def _read_file(source: Source, file: Path, name: Path) -> None:
+    if file.stat().st_size > LARGEST_FILE_BYTES:
+        message = f"is larger than {LARGEST_FILE_BYTES:,} bytes; split it"
+        source.faults.append(Fault("workspace", shown(str(name)), message, name, 1))
+        return
+    yaml = YAML(typ="rt")
+    yaml.version = (1, 2)
+    try:
+        document = yaml.load(file.read_text(encoding="utf-8"))
+    except (YAMLError, UnicodeDecodeError, RecursionError) as error:
+        mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
+        message = f"is not YAML 1.2: {getattr(error, 'problem', None) or error}"
+        line = mark.line + 1 if mark else 1
+        source.faults.append(Fault("workspace", shown(str(name)), message, name, line))
+        return
+    if document is None:
+        return
+    if not isinstance(document, CommentedMap):
+        message = f"must be a mapping with some of {', '.join(SECTIONS)}"
+        source.faults.append(Fault("workspace", shown(str(name)), message, name, 1))
+        return
+    _merge(source, document, (), source.content, name)
+
+
+def _merge(
+    source: Source, node: CommentedMap, path: Path_, into: dict[str, Any], file: Path
+) -> None:
+    for key, value in node.items():
+        if not isinstance(key, str):
+            message = "is not text; put the key in quotes"
+            source.faults.append(
+                Fault(dotted((*path, str(key))), shown(key), message, file, _line(node, key))
+            )
+            continue
+        here: Path_ = (*path, key)
+        spread = len(here) == 1 or (len(here) == 2 and here[0] == "layers")
+        if spread and isinstance(value, CommentedMap):
+            source.places.setdefault(here, (file, _line(node, key)))
+            _merge(source, value, here, into.setdefault(key, {}), file)
+        elif key in into:
+            before, line = source.place(here)
+            source.faults.append(
+                Fault(
+                    dotted(here),
+                    "",
+                    f"is declared twice, first at {before}:{line}; keep one of them",
+                    file,
+                    _line(node, key),
+                )
+            )
+        else:
+            source.places[here] = (file, _line(node, key))
+            into[key] = _plain(source, value, here, file)
+
+
+def _plain(source: Source, node: object, path: Path_, file: Path) -> Any:
+    """The node as plain JSON data, each part's line noted on the way."""
+    if isinstance(node, CommentedMap):
+        result = {}
+        for key, value in node.items():
+            here = (*path, str(key))
+            source.places[here] = (file, _line(node, key))
+            if not isinstance(key, str):
+                source.fault(here, "is not text; put the key in quotes", key)
+            result[str(key)] = _plain(source, value, here, file)
+        return result
+    if isinstance(node, CommentedSeq):
+        for index in range(len(node)):
+            source.places[(*path, index)] = (file, node.lc.item(index)[0] + 1)
+        return [_plain(source, value, (*path, index), file) for index, value in enumerate(node)]
+    if node is None or isinstance(node, bool):
+        return node
+    if isinstance(node, str):
+        return str(node)
+    if isinstance(node, int):
+        return int(node)
+    if isinstance(node, float):
+        if not isfinite(node):
+            source.fault(path, "must be finite", str(node))
+        return float(node)
+    source.fault(path, "is a YAML type that JSON lacks; put it in quotes", str(node))
+    return str(node)
+
+
+def _line(node: CommentedMap, key: object) -> int:
+    return int(node.lc.key(key)[0]) + 1
+
+
+def without(content: Mapping[str, Any], paths: Sequence[Path_]) -> dict[str, Any]:
+    """The content less the parts at ``paths``; what holds them is kept."""
+    doomed = set(paths)
+
+    def kept(node: object, path: Path_) -> Any:
+        if isinstance(node, Mapping):
+            return {k: kept(v, (*path, k)) for k, v in node.items() if (*path, k) not in doomed}
+        if isinstance(node, list):
+            return [kept(v, p) for p, v in _indexed(node, path) if p not in doomed]
+        return node
+
+    result: dict[str, Any] = kept(content, ())
+    return result
+
+
+def _indexed(nodes: list[Any], path: Path_) -> Iterator[tuple[Path_, Any]]:
+    return (((*path, index), node) for index, node in enumerate(nodes))
