@@ -25,6 +25,7 @@ from engine.workspace.model import (
     learner_id,
 )
 from engine.workspace.schema import (
+    ActionPart,
     ExperimentPart,
     MetricPart,
     PolicyPart,
@@ -36,7 +37,7 @@ from engine.workspace.schema import (
 from engine.workspace.shape import validated
 from engine.workspace.source import Path_, Source, canonical, digest, read
 from experiments import Design, Experiment, ExperimentError, Holdout, Pin, UsePolicy, Variant
-from policies import POLICY_KINDS, Action, parameter_faults
+from policies import POLICY_KINDS, Action, PolicyError, parameter_faults
 
 _OWN_POLICY_KEYS = frozenset(PolicyPart.model_fields)
 
@@ -204,7 +205,9 @@ class _Compiler:
         self._refer((*path, "default"), part.default, declared, "action of the slot")
         if part.policy is not None:
             self._use_policy((*path, "policy"), part.policy, f"{surface}.{id_}")
-        actions = {a: Action(a, action.features) for a, action in part.actions.items()}
+        actions = {
+            a: self._action((*path, "actions", a), a, action) for a, action in part.actions.items()
+        }
         features = _feature_types(path, self.source, part)
         for index, rule in enumerate(part.rules):
             for at, action in enumerate(rule.actions or ()):
@@ -232,6 +235,13 @@ class _Compiler:
             values={a: action.value for a, action in part.actions.items()},
             rules=(*shared, *own),
         )
+
+    def _action(self, path: Path_, id_: str, part: ActionPart) -> Action:
+        try:
+            return Action(id_, part.features)
+        except PolicyError as error:
+            self.source.fault((*path, "features"), str(error), part.features)
+            return Action(id_)
 
     def _unique_rules(self, path: Path_, rules: tuple[HardRule, ...]) -> None:
         seen: set[str] = set()
@@ -331,9 +341,10 @@ class _Compiler:
             surface = slot.partition(".")[0]
             known = self._declared("surfaces", surface, "attributes")
             for index, name in enumerate(names if isinstance(names, list) else ()):
-                self._refer(
-                    (*path, "features", index), name, known, f'attribute of surface "{surface}"'
-                )
+                if isinstance(name, str):
+                    self._refer(
+                        (*path, "features", index), name, known, f'attribute of surface "{surface}"'
+                    )
 
     def _unknown_weights(self, path: Path_, id_: str, part: PolicyPart) -> None:
         """Actions that a policy names must exist in every slot that it serves."""
@@ -390,6 +401,8 @@ class _Compiler:
             slots: dict[str, Pin | UsePolicy] = {}
             for slot, pin in variant.slots.items():
                 place: Path_ = (*path, "variants", name, "slots", slot)
+                # Stands in for a faulty use, so that the variant still decides a slot.
+                slots[slot] = Pin("")
                 if not self._slot_exists(place, slot):
                     continue
                 if (pin.action is None) == (pin.policy is None):
@@ -403,8 +416,11 @@ class _Compiler:
                     self._refer(place, pin.action, known, f'action of slot "{slot}"')
                     slots[slot] = Pin(pin.action)
             variants.append(Variant(name, variant.weight, slots))
-        if part.baseline is not None:
-            self._refer((*path, "baseline"), part.baseline, part.variants, "variant")
+        baseline = part.baseline
+        if baseline is not None and not self._refer(
+            (*path, "baseline"), baseline, part.variants, "variant"
+        ):
+            baseline = None
         return Experiment(
             id=id_,
             layer=layer,
@@ -413,7 +429,7 @@ class _Compiler:
             variants=tuple(variants),
             state=part.state,
             salt=part.salt,
-            baseline=part.baseline,
+            baseline=baseline,
         )
 
     def _slot_exists(self, path: Path_, slot: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, get_args
 
@@ -14,13 +14,21 @@ from engine.workspace.source import Path_, Source, without
 
 _ID_REPAIR = "must be 1 to 64 letters, digits, _ or -; rename it"
 _MOST_ROUNDS = 12
+_STAND_INS: Mapping[str, object] = {
+    "direction": "up",
+    "owner": "unknown",
+    "reason": "unknown",
+    "share": 0.0,
+    "value": None,
+}
+"""For required keys that no later check reads: what lacks one is checked on as if it had it."""
 
 
 def validated(source: Source) -> WorkspacePart | None:
     """The sound part of a source's content; each fault of the rest is noted in the source.
 
-    A faulty part is left out and the rest validated again, so that one misspelt key does not hide
-    what is wrong elsewhere. None if nothing sound remains.
+    A faulty part is left out, or has a stand-in for what it lacks, and the rest is validated again,
+    so that one misspelt key does not hide what is wrong elsewhere. None if nothing sound remains.
     """
     content: Mapping[str, Any] = source.content
     told: set[Path_] = set()
@@ -29,16 +37,41 @@ def validated(source: Source) -> WorkspacePart | None:
             return WorkspacePart.model_validate(content)
         except ValidationError as error:
             doomed: list[Path_] = []
+            lacking: list[Path_] = []
             for detail in error.errors(include_url=False):
                 path, cut = _place(detail, content)
-                if path not in told and not any(path[: len(t)] == t for t in told):
-                    told.add(path)
+                written = source.written(path)
+                if not _is_told(written, told):
+                    told.add(written)
                     source.fault(path, _message(detail, path), _value(content, path))
-                doomed.append(cut)
+                if detail["type"] == "missing" and path[-1] in _STAND_INS:
+                    lacking.append(path)
+                else:
+                    doomed.append(cut)
         if () in doomed:
             return None
-        content = without(content, doomed)
+        source.forget(doomed)
+        content = without(_completed(content, lacking), doomed)
     return None
+
+
+def _is_told(path: Path_, told: set[Path_]) -> bool:
+    """Whether a fault of the part or of what it held was told before.
+
+    What held only faulty parts is empty without them, which is no fault of its own.
+    """
+    return any(t[: len(path)] == path for t in told)
+
+
+def _completed(content: Mapping[str, Any], lacking: Sequence[Path_]) -> dict[str, Any]:
+    """A copy of the content with a stand-in at each path."""
+    completed = without(content, ())
+    for path in lacking:
+        node: Any = completed
+        for part in path[:-1]:
+            node = node[part]
+        node[path[-1]] = _STAND_INS[str(path[-1])]
+    return completed
 
 
 def _place(detail: ErrorDetails, content: Mapping[str, Any]) -> tuple[Path_, Path_]:
@@ -74,7 +107,7 @@ def _message(detail: ErrorDetails, path: Path_) -> str:
             return str(detail["ctx"]["error"])
         case "literal_error":
             return f"must be one of {detail['ctx']['expected']}"
-        case "too_short":
+        case "too_short" if detail["ctx"]["actual_length"] == 0:
             return "is empty; add at least one entry"
         case _:
             message = detail["msg"]

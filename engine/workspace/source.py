@@ -13,6 +13,7 @@ import msgspec
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.scalarbool import ScalarBoolean
 
 from engine.errors import Fault
 
@@ -28,11 +29,36 @@ class Source:
     content: dict[str, Any] = field(default_factory=dict)
     places: dict[Path_, tuple[Path, int]] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
+    kept: dict[Path_, list[int]] = field(default_factory=dict)
+    """Of each list that lost faulty entries: where those that remain were written."""
 
     def fault(self, path: Path_, message: str, value: object = None) -> None:
         """Note a fault at a path, with the file and line of the nearest part that was written."""
+        path = self.written(path)
         file, line = self.place(path)
         self.faults.append(Fault(dotted(path), shown(value), message, file, line))
+
+    def written(self, path: Path_) -> Path_:
+        """Where a path into what remains of the content was written."""
+        found: Path_ = ()
+        for part in path:
+            kept = self.kept.get(found)
+            found = (*found, kept[part] if kept and isinstance(part, int) else part)
+        return found
+
+    def forget(self, paths: Sequence[Path_]) -> None:
+        """Note which list entries are left out of what remains of the content."""
+        left_out = [(self.written(path[:-1]), self.written(path)[-1]) for path in paths if path]
+        for holder, entry in left_out:
+            if isinstance(entry, int):
+                entries = self.kept.setdefault(holder, list(range(self._length(holder))))
+                self.kept[holder] = [e for e in entries if e != entry]
+
+    def _length(self, path: Path_) -> int:
+        node: Any = self.content
+        for part in path:
+            node = node[part]
+        return len(node)
 
     def place(self, path: Path_) -> tuple[Path | None, int | None]:
         """File and line (from 1) of a path, or of its nearest written ancestor."""
@@ -125,7 +151,7 @@ def _merge(
             continue
         here: Path_ = (*path, key)
         spread = len(here) == 1 or (len(here) == 2 and here[0] == "layers")
-        if spread and isinstance(value, CommentedMap):
+        if spread and isinstance(value, CommentedMap) and isinstance(into.get(key, {}), dict):
             source.places.setdefault(here, (file, _line(node, key)))
             _merge(source, value, here, into.setdefault(key, {}), file)
         elif key in into:
@@ -149,32 +175,58 @@ def _plain(source: Source, node: object, path: Path_, file: Path) -> Any:
     if isinstance(node, CommentedMap):
         result = {}
         for key, value in node.items():
-            here = (*path, str(key))
+            name = str(key) if _encodable(str(key)) else ascii(key)
+            here = (*path, name)
             source.places[here] = (file, _line(node, key))
-            if not isinstance(key, str):
-                source.fault(here, "is not text; put the key in quotes", key)
-            result[str(key)] = _plain(source, value, here, file)
+            if name != key:
+                source.fault(here, "is not text; put the key in quotes", name)
+            result[name] = _plain(source, value, here, file)
         return result
     if isinstance(node, CommentedSeq):
         for index in range(len(node)):
             source.places[(*path, index)] = (file, node.lc.item(index)[0] + 1)
         return [_plain(source, value, (*path, index), file) for index, value in enumerate(node)]
-    if node is None or isinstance(node, bool):
-        return node
-    if isinstance(node, str):
-        return str(node)
-    if isinstance(node, int):
-        return int(node)
-    if isinstance(node, float):
-        if not isfinite(node):
+    return _scalar(source, node, path)
+
+
+def _scalar(source: Source, node: object, path: Path_) -> Any:
+    """The node as JSON has it; for one that JSON cannot hold a fault, told once, and a stand-in."""
+    match node:
+        case None | bool():
+            return node
+        case ScalarBoolean():
+            return bool(node)
+        case str() if _encodable(node):
+            return str(node)
+        case str():
+            source.fault(path, "holds half of a surrogate pair, which is no text", ascii(node))
+            return ascii(node)
+        case int() if -(2**63) <= node < 2**63:
+            return int(node)
+        case int():
+            source.fault(path, "is beyond 64 bits; put it in quotes", str(node))
+            return 0
+        case float() if isfinite(node):
+            return float(node)
+        case float():
             source.fault(path, "must be finite", str(node))
-        return float(node)
+            return 0.0
     source.fault(path, "is a YAML type that JSON lacks; put it in quotes", str(node))
     return str(node)
 
 
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _line(node: CommentedMap, key: object) -> int:
-    return int(node.lc.key(key)[0]) + 1
+    # A key that a merge (`<<`) brought in has no place of its own.
+    written = node.lc.data or {}
+    return int(written[key][0] if key in written else node.lc.line) + 1
 
 
 def without(content: Mapping[str, Any], paths: Sequence[Path_]) -> dict[str, Any]:
