@@ -50,7 +50,9 @@ def load_workspace(folder: Path) -> Workspace:
     ConfigurationError
         With every fault of every file, each with file, line, field, value and repair.
     """
-    return _compiled(read(folder))
+    source = read(folder)
+    source.content = _in_canonical_order(source.content)
+    return _compiled(source)
 
 
 def workspace_from_content(content: bytes) -> Workspace:
@@ -67,6 +69,22 @@ def workspace_from_content(content: bytes) -> Workspace:
 def canonical_content(workspace: Workspace) -> bytes:
     """The JSON text whose SHA-256 is the workspace's revision."""
     return canonical(workspace.content)
+
+
+def _in_canonical_order(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content in the order in which a stored revision is read back.
+
+    Draws and variants follow the order of actions and variants, so that one digest must have one
+    order. What the written order alone says, which variant is the baseline, is said in words first.
+    """
+    layers = content.get("layers")
+    for layer in layers.values() if isinstance(layers, Mapping) else ():
+        for experiment in layer.values() if isinstance(layer, Mapping) else ():
+            variants = experiment.get("variants") if isinstance(experiment, dict) else None
+            if isinstance(variants, Mapping) and variants and not experiment.get("baseline"):
+                experiment["baseline"] = next(iter(variants))
+    ordered: dict[str, Any] = msgspec.json.decode(canonical(content))
+    return ordered
 
 
 def _compiled(source: Source) -> Workspace:
