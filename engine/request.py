@@ -149,11 +149,13 @@ def _typed(attribute: Attribute, given: object) -> tuple[Any, Any]:
     """The value as recorded, and as rules and policies read it."""
     kind = type(given)
     match attribute.type:
-        case "string" if kind is str and len(given) <= LONGEST_TEXT:  # type: ignore[arg-type]  # kind says str
+        case "string" if kind is str and _is_text(given):  # type: ignore[arg-type]  # kind says str
             return given, given
         case "integer" if kind is int and -(2**53) <= given <= 2**53:  # type: ignore[operator]  # kind says int
             return given, given
-        case "number" if kind in {int, float} and isfinite(given):  # type: ignore[arg-type]  # kind says number
+        case "number" if kind is int and -(2**63) <= given < 2**63:  # type: ignore[operator]  # kind says int
+            return given, given
+        case "number" if kind is float and isfinite(given):  # type: ignore[arg-type]  # kind says float
             return given, given
         case "boolean" if kind is bool:
             return given, given
@@ -163,7 +165,7 @@ def _typed(attribute: Attribute, given: object) -> tuple[Any, Any]:
         case "list" if (
             isinstance(given, list)
             and len(given) <= LONGEST_LIST
-            and all(type(item) is str and len(item) <= LONGEST_TEXT for item in given)
+            and all(type(item) is str and _is_text(item) for item in given)
         ):
             return given, given
     raise RequestError(
@@ -171,10 +173,21 @@ def _typed(attribute: Attribute, given: object) -> tuple[Any, Any]:
     )
 
 
+def _is_text(value: str) -> bool:
+    """Whether the record can hold it: not too long, and no half of a surrogate pair."""
+    if len(value) > LONGEST_TEXT:
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 _EXPECTED = {
     "string": f"a string of at most {LONGEST_TEXT:,} characters",
     "integer": "an integer of at most 2^53",
-    "number": "a finite number",
+    "number": "a finite number, within 64 bits if it is an integer",
     "boolean": "true or false",
     "list": f"a list of at most {LONGEST_LIST:,} strings",
     "timestamp": "a time as RFC 3339 with zone, such as 2026-03-04T20:47:00Z",
@@ -196,9 +209,13 @@ def parse_time(field_: str, text: object) -> int:
     """
     if isinstance(text, str) and len(text) <= 64:
         try:
-            return to_microseconds(datetime.fromisoformat(text))
+            moment = to_microseconds(datetime.fromisoformat(text))
+            # A zone can push a moment of the first or last day out of the years that exist.
+            rfc3339(moment)
         except (ValueError, OverflowError):
             pass
+        else:
+            return moment
     raise RequestError(
         field_,
         f"is {_shown(text)}; give a time as RFC 3339 with zone, such as 2026-03-04T20:47:00Z",
