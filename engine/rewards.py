@@ -14,12 +14,12 @@ def effective(outcomes: Iterable[Outcome], until_us: int) -> list[Outcome]:
     """The outcomes received by ``until_us``, with the values that later ones correct.
 
     A correction replaces the value of the outcome that it names and keeps that one's time; of
-    several the last received holds. A correction of an outcome that is not among those given
-    says nothing here.
+    several the last received holds, of those received at once the last given. A correction of an
+    outcome that is not among those given says nothing here.
     """
     standing: dict[str, Outcome] = {}
     corrections: list[Outcome] = []
-    for outcome in sorted(outcomes, key=lambda o: (o.received_at, o.outcome_id)):
+    for outcome in sorted(outcomes, key=lambda o: o.received_at):
         if outcome.received_at > until_us:
             continue
         if outcome.corrects is None:

@@ -118,14 +118,17 @@ def outcomes_of_decisions(connection: Connection, decision_ids: Sequence[str]) -
     found: list[Outcome] = []
     for start in range(0, len(decision_ids), PAGE):
         some = decision_ids[start : start + PAGE]
-        found += map(_outcome, connection.execute(select(o).where(o.c.decision_id.in_(some))))
+        found += map(
+            _outcome,
+            connection.execute(select(o).where(o.c.decision_id.in_(some)).order_by(o.c.seq)),
+        )
     return found
 
 
 def outcomes_of_units(
     connection: Connection, units: Sequence[str], start_us: int, end_us: int
 ) -> list[Outcome]:
-    """Outcomes that name one of the units, occurred in [start, end]."""
+    """Outcomes that name one of the units, occurred in [start, end], in the order of arrival."""
     o = schema.outcomes
     found: list[Outcome] = []
     for start in range(0, len(units), PAGE):
@@ -133,9 +136,9 @@ def outcomes_of_units(
         found += map(
             _outcome,
             connection.execute(
-                select(o).where(
-                    o.c.unit.in_(some), o.c.occurred_at >= start_us, o.c.occurred_at <= end_us
-                )
+                select(o)
+                .where(o.c.unit.in_(some), o.c.occurred_at >= start_us, o.c.occurred_at <= end_us)
+                .order_by(o.c.seq)
             ),
         )
     return found
