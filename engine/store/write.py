@@ -286,18 +286,21 @@ class _Batch:
         for name, rows in self.rows.items():
             if rows:
                 table = schema.metadata.tables[name]
-                self.connection.execute(
-                    _insert(self.connection, table, if_new=name in _ONLY_IF_NEW), rows
-                )
+                self.connection.execute(_insert(self.connection, table), rows)
 
 
-_ONLY_IF_NEW = frozenset({"assignments", "revisions", "snapshot_data", "voids"})
+_ONLY_IF_NEW = frozenset({"assignments", "revisions", "voids"})
 
 
-def _insert(connection: Connection, table: Table, *, if_new: bool) -> Any:
+def _insert(connection: Connection, table: Table) -> Any:
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     statement = dialect.insert(table)
-    return statement.on_conflict_do_nothing() if if_new else statement
+    if table is schema.snapshot_data:
+        # The same digest is the same bytes, unless those stored were damaged: these mend them.
+        return statement.on_conflict_do_update(
+            index_elements=["digest"], set_={"data": statement.excluded.data}
+        )
+    return statement.on_conflict_do_nothing() if table.name in _ONLY_IF_NEW else statement
 
 
 class _ChoiceSlot(msgspec.Struct):
