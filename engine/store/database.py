@@ -42,8 +42,13 @@ class Store:
         path = Path(str(address.database))
         self._lock: WriterLock | None = None
         if writer:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = WriterLock(path, writer)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._lock = WriterLock(path, writer)
+            except OSError as error:
+                raise StoreError(
+                    f'"{url}" cannot be written: {error.strerror}; give a path that can'
+                ) from error
         elif not path.exists():
             raise StoreError(f'"{url}" does not exist; give the database of a server or an import')
         self._engine = _engine(address, writing=writer is not None)
@@ -65,7 +70,8 @@ class Store:
         try:
             with self._engine.begin() as connection:
                 return write_entries(connection, entries, now_us)
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, OverflowError, UnicodeEncodeError) as error:
+            # The driver raises the last two as they are, for values that no column holds.
             raise StoreError(f'"{self.url}" refused a write: {_said(error)}') from error
 
     def read(self, query: Callable[[Connection], T]) -> T:
@@ -106,7 +112,17 @@ class Store:
             )
         from engine.store.migrations import upgrade  # noqa: PLC0415  Alembic is slow to import
 
-        upgrade(self._engine)
+        try:
+            upgrade(self._engine)
+        except LookupError as error:
+            raise StoreError(
+                f'"{self.url}" is of version {version}, which this code, of {HEAD}, does not know; '
+                "use the code that wrote it"
+            ) from error
+        except SQLAlchemyError as error:
+            raise StoreError(
+                f'"{self.url}" is no database of ours and cannot become one: {_said(error)}'
+            ) from error
 
 
 def _version(connection: Connection) -> str | None:
@@ -155,6 +171,6 @@ def _engine(address: URL, *, writing: bool) -> Engine:
     return engine
 
 
-def _said(error: SQLAlchemyError) -> str:
+def _said(error: Exception) -> str:
     """What the database said, without the statement and its values, which may be personal."""
     return str(getattr(error, "orig", None) or type(error).__name__)

@@ -6,15 +6,25 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import Engine
 
 FOLDER = Path(__file__).parent
 
 
 def upgrade(engine: Engine) -> None:
-    """Bring the database to the newest version, in one transaction."""
+    """Bring the database to the newest version, in one transaction.
+
+    Raises
+    ------
+    LookupError
+        If the database is of a version that is none of the migrations.
+    """
     config = Config()
     config.set_main_option("script_location", str(FOLDER))
     with engine.begin() as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            raise LookupError(str(error)) from error
