@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from attribution.errors import AttributionError
 from engine.errors import EngineError
 from engine.log import Outcome, Position, SnapshotEntry
 from engine.models import Warn, fresh, newest_sound
@@ -47,6 +48,7 @@ def learn(
     revisions: Revisions,
     units: UnitRange | None = None,
     refit: bool = False,
+    batch: int = BATCH,
     warn: Warn,
     advance: Advance = lambda _: None,
 ) -> Learned | None:
@@ -54,7 +56,7 @@ def learn(
 
     ``until_us`` must be a time up to which everything received is durable. ``units`` restricts
     learning to a salted share of the units; the rows passed over stay so until a ``refit``, which
-    begins anew at the log's first row.
+    begins anew at the log's first row. ``batch`` is how many rows are held in memory at once.
 
     Raises
     ------
@@ -74,11 +76,11 @@ def learn(
             return None
     began = position
     learned = skipped = 0
-    for page in _pages(store, learner, position, closed_by):
-        feedback = list(_feedback(store, revisions, surface, learner, page, units))
+    for page in _pages(store, learner, position, closed_by, batch):
         try:
+            feedback = list(_feedback(store, revisions, surface, learner, page, units))
             policy.learn(feedback)
-        except PolicyError as error:
+        except (PolicyError, AttributionError) as error:
             raise EngineError(f"learner {learner.id} refuses its log: {error}") from error
         position = Position(page[-1].closes_at, page[-1].decision_id)
         learned += len(feedback)
@@ -115,12 +117,12 @@ def _anything_after(store: Store, learner: Learner, row: SnapshotRow, closed_by:
 
 
 def _pages(
-    store: Store, learner: Learner, after: Position, closed_by: int
+    store: Store, learner: Learner, after: Position, closed_by: int, batch: int
 ) -> Iterator[list[ClosedChoice]]:
     while True:
         start = after
         page = store.read(
-            lambda c, start=start: ask.closed(c, learner.id, start, closed_by, BATCH)  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+            lambda c, start=start: ask.closed(c, learner.id, start, closed_by, batch)  # type: ignore[misc]  # mypy cannot infer a lambda with a default
         )
         if not page:
             return
