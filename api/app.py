@@ -139,13 +139,33 @@ def _dotted(place: tuple[int | str, ...]) -> str:
     for part in place[1:]:
         if isinstance(part, int):
             text += f"[{part}]"
-        elif part.isidentifier() and not part[0].isupper():
+        elif part not in {"one", "many"}:
             text += f".{part}" if text else part
     return text
 
 
 def _message(error: dict[str, Any]) -> str:
-    return str(error["msg"])
+    """What is wrong with a value and how to mend it, the value named."""
+    said = str(error["msg"])
+    repair = _REPAIRS.get(error["type"], said[:1].lower() + said[1:])
+    if error["type"] in {"missing", "extra_forbidden", "json_invalid"}:
+        return repair
+    value = repr(error["input"])
+    return f"is {value if len(value) <= 60 else value[:57] + '…'}; {repair}"
+
+
+_REPAIRS = {
+    "missing": "is missing; add it",
+    "extra_forbidden": "is not a known field; remove it, or mend its name",
+    "timezone_aware": "give a time with zone, such as 2026-03-04T20:47:00Z",
+    "datetime_from_date_parsing": "give a time as RFC 3339, such as 2026-03-04T20:47:00Z",
+    "finite_number": "give a finite number",
+    "float_type": "give a number",
+    "string_type": "give a string",
+    "string_too_short": "give at least one character",
+    "too_short": "give at least one entry",
+    "model_attributes_type": "give an object",
+}
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

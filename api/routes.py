@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Path, Query, Request, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from api.reports import run_report
 from engine.ids import to_microseconds
@@ -149,7 +149,10 @@ async def expose(request: Request, body: ExposureBody) -> Receipt:
 async def record_outcomes(
     request: Request,
     body: Annotated[
-        OutcomeBody | Annotated[list[OutcomeBody], Field(min_length=1, max_length=1_000)], Body()
+        Annotated[OutcomeBody, Tag("one")]
+        | Annotated[list[OutcomeBody], Field(min_length=1, max_length=1_000), Tag("many")],
+        Discriminator(lambda given: "many" if isinstance(given, list) else "one"),
+        Body(),
     ],
 ) -> Receipt:
     """One outcome or a list, stored all or none. A repeated id with the same content is counted

@@ -1,0 +1,1 @@
+"""The engine: workspace, rules, decisions, their log, learning, replay and reports."""
