@@ -18,6 +18,8 @@ _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5
 def start_logging(level: str) -> structlog.stdlib.BoundLogger:
     """Log one JSON object a line to standard error, of this and every library."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=level.upper(), force=True)
+    # Its news is how it was set up, at every start.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     shared: list[Any] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,

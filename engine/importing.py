@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
@@ -55,6 +56,11 @@ def _column_widened(value: object) -> object:
     return {"column": value} if isinstance(value, str) else value
 
 
+def _time_as_text(value: object) -> object:
+    """YAML reads an unquoted time as one; its text says as much."""
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
 def _type_widened(value: object) -> object:
     return {"type": value} if isinstance(value, str) else value
 
@@ -92,7 +98,7 @@ class ImportMapping(_Part):
     surface: str
     slot: str
     unit: str
-    decided_at: str
+    decided_at: Annotated[str, BeforeValidator(_time_as_text)]
     action: Annotated[NamedColumn, BeforeValidator(_column_widened)]
     propensity: float | str | dict[str, float]
     outcomes: Annotated[dict[str, str], Field(min_length=1)]

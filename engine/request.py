@@ -177,6 +177,8 @@ def _is_text(value: str) -> bool:
     """Whether the record can hold it: not too long, and no half of a surrogate pair."""
     if len(value) > LONGEST_TEXT:
         return False
+    if value.isascii():
+        return True
     try:
         value.encode()
     except UnicodeEncodeError:

@@ -15,8 +15,10 @@ from rich.table import Table
 from engine.errors import ConfigurationError, EngineError, RequestError
 from experiments import ExperimentError
 
-out = Console()
-err = Console(stderr=True)
+# What is piped or logged has no width of its own: tables then take what they need.
+_PIPED_WIDTH = 160
+out = Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+err = Console(stderr=True, width=None if sys.stderr.isatty() else _PIPED_WIDTH)
 
 
 class Fault(msgspec.Struct, frozen=True):

@@ -176,9 +176,13 @@ def print_ope(report: dict[str, Any]) -> None:
 
 
 def _print_notes(report: dict[str, Any]) -> None:
-    left = ", ".join(f"{name} {value}" for name, value in report["left_out"].items() if value)
+    left: list[str] = []
+    for name, value in report["left_out"].items():
+        words = name.replace("_", " ")
+        counts = value.items() if isinstance(value, dict) else [("", value)]
+        left += [f"{count:,} {words} {metric}".strip() for metric, count in counts if count]
     if left:
-        err.print(f"left out: {left}", highlight=False)
+        err.print(f"left out: {', '.join(left)}", highlight=False)
     for note in report["notes"]:
         err.print(f"note: {note}", highlight=False)
 
