@@ -461,7 +461,8 @@ class _Builder:
         ]
 
     def entries(self, start: int, end: int) -> Iterator[Entry]:
-        """Decisions and outcomes of the rows [start, end)."""
+        """Decisions of the rows [start, end), then their outcomes."""
+        outcomes: list[Outcome] = []
         for row in range(start, end):
             record = self._record(row)
             entry = decision_entry(record, also_learns=self.learners)
@@ -472,9 +473,8 @@ class _Builder:
                 learnables=entry.learnables,
                 sticky={},
             )
-            outcomes = tuple(self._outcomes(row, record))
-            if outcomes:
-                yield OutcomesEntry(outcomes)
+            outcomes += self._outcomes(row, record)
+        yield OutcomesEntry(tuple(outcomes))
 
     def _record(self, row: int) -> DecisionRecord:
         rows, mapping = self.rows, self.rows.mapping

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,6 +47,8 @@ def import_(
         try:
             found = load_workspace(workspace) if workspace else Revisions(store).latest()
             began = time.perf_counter()
+            # The table and the modules stay; without this each collection looks at them again.
+            gc.freeze()
             with progress("importing", len(table)) as advance:
                 imported = import_table(
                     store,
