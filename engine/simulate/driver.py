@@ -22,20 +22,18 @@ from engine.log import (
     ExposureEntry,
     Outcome,
     OutcomesEntry,
-    Refused,
     SnapshotEntry,
-    StickyTaken,
+    Stored,
     decision_entry,
 )
 from engine.models import Warn, serving
 from engine.record import DecisionRecord
 from engine.revisions import Revisions, activate
 from engine.rewards import metric_values, reward
-from engine.simulate.world import Visit, World, respond
+from engine.simulate.world import Visit, World, respond, uniform
 from engine.store import Store
 from engine.store import read as ask
 from engine.workspace import Workspace
-from experiments import bucket
 
 BATCH = 500
 """Decisions in one transaction, and outcomes in one entry."""
@@ -200,12 +198,13 @@ class _Life:
         outcomes = respond(self.world, visit, shown, record.decision_id)
         for outcome in outcomes:
             self._send(outcome)
-            again = f"world.{self.world.seed}.again"
-            if bucket(again, f"{visit.id}/{outcome.metric}") < _RESENT_SHARE:
+            if uniform(self.world.seed, "again", outcome.outcome_id) < _RESENT_SHARE:
                 self._send(replace(outcome, received_at=outcome.received_at + _RESENT_AFTER_US))
         surface = self.workspace.surfaces[record.surface]
         values = metric_values(surface, record.decided_at, outcomes, surface.reward)
-        paths = tuple(a.id if a.kind == "holdout" else f"{a.id}.{a.variant}" for a in record.assignments)
+        paths = tuple(
+            a.id if a.kind == "holdout" else f"{a.id}.{a.variant}" for a in record.assignments
+        )
         matures_at = record.decided_at + surface.reward_horizon_us
         self.maturing[surface.id].append((matures_at, paths or (None,), reward(surface, values)))
         self.last_maturity = max(self.last_maturity, matures_at)
@@ -227,7 +226,7 @@ class _Life:
             return
         results = self.store.write(entries, now_us)
         for entry, result in zip(entries, results, strict=True):
-            if isinstance(result, Refused | StickyTaken):
+            if not isinstance(result, Stored):
                 raise EngineError(f"the log refused what the simulation wrote: {result}")
             if isinstance(entry, OutcomesEntry):
                 self.outcomes += result.accepted

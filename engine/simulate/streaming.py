@@ -19,8 +19,15 @@ from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 from engine.ids import to_microseconds
-from engine.simulate.world import Context, Distribution, Response, Responses, Situation, Visit
-from experiments import bucket
+from engine.simulate.world import (
+    Context,
+    Distribution,
+    Response,
+    Responses,
+    Situation,
+    Visit,
+    uniform,
+)
 
 _MINUTE = 60_000_000
 _HOUR = 60 * _MINUTE
@@ -66,9 +73,9 @@ _KINDS: Mapping[str, _Kind] = {
         at_risk=0.2,
         visits={8: 0.05, 13: 0.05, 18: 0.25, 21: 0.5},
         devices={"tv": 0.75, "tablet": 0.15, "phone": 0.1},
-        watches=0.58,
+        watches=0.48,
         sessions=(0.2, 0.4, 0.4),
-        layout={"flat": 0.0, "B": 0.18, "compact": -0.02},
+        layout={"flat": 0.0, "B": 0.3, "compact": -0.02},
         cancels=0.004,
         returns=0.5,
         channel={"none": 0.0, "email": 0.04, "push": 0.05},
@@ -84,7 +91,7 @@ _KINDS: Mapping[str, _Kind] = {
         devices={"tv": 0.05, "tablet": 0.2, "phone": 0.75},
         watches=0.5,
         sessions=(0.7, 0.25, 0.05),
-        layout={"flat": 0.0, "B": -0.1, "compact": 0.14},
+        layout={"flat": 0.0, "B": -0.1, "compact": 0.2},
         cancels=0.006,
         returns=0.55,
         channel={"none": 0.0, "email": 0.02, "push": 0.18},
@@ -98,9 +105,9 @@ _KINDS: Mapping[str, _Kind] = {
         at_risk=0.15,
         visits={8: 0.1, 13: 0.2, 18: 0.5, 21: 0.15},
         devices={"tv": 0.6, "tablet": 0.35, "phone": 0.05},
-        watches=0.54,
+        watches=0.44,
         sessions=(0.3, 0.5, 0.2),
-        layout={"flat": 0.0, "B": 0.1, "compact": 0.04},
+        layout={"flat": 0.0, "B": 0.22, "compact": 0.04},
         cancels=0.004,
         returns=0.4,
         channel={"none": 0.0, "email": 0.16, "push": 0.02},
@@ -116,7 +123,7 @@ _KINDS: Mapping[str, _Kind] = {
         devices={"tv": 0.3, "tablet": 0.2, "phone": 0.5},
         watches=0.42,
         sessions=(0.4, 0.4, 0.2),
-        layout={"flat": 0.0, "B": 0.04, "compact": 0.02},
+        layout={"flat": 0.0, "B": 0.1, "compact": 0.04},
         cancels=0.012,
         returns=0.3,
         channel={"none": 0.0, "email": 0.08, "push": 0.06},
@@ -190,9 +197,7 @@ class StreamingWorld:
         total = sum(weights.values())
         return {situation: weight / total for situation, weight in weights.items()}
 
-    def responses(
-        self, surface: str, situation: Situation, shown: Mapping[str, str]
-    ) -> Responses:
+    def responses(self, surface: str, situation: Situation, shown: Mapping[str, str]) -> Responses:
         """See `World.responses`."""
         said = dict(situation.context)
         at_risk = float(said.get("churn_risk", 0.0)) >= _HIGH_RISK
@@ -221,7 +226,7 @@ class StreamingWorld:
         return tuple(seats)
 
     def _uniform(self, what: str, who: str) -> float:
-        return bucket(f"world.{self.seed}.{what}", who)
+        return uniform(self.seed, what, who)
 
     def _at(self, day: int, hour: int) -> int:
         return _moment(self.start + timedelta(days=day), hour, self.time_zone)
@@ -349,7 +354,10 @@ def _after_home(
     # Deeper pages are browsed longer: their sessions start, and are known of, later. A session
     # after 26 hours is none of the visit's, and news that takes 30 hours come too late.
     slow = {"flat": 0.2, "compact": 0.1, "B": 0.5}[layout]
-    sessions = tuple(zip(kind.sessions, _SESSION_HOURS, strict=True))
+    short, middle, long = kind.sessions
+    longer = 0.15 if layout == "B" and device == "tv" else 0.0
+    lengths = (short - longer, middle, long + longer)
+    sessions = tuple(zip(lengths, _SESSION_HOURS, strict=True))
     starts = ((0.99 - slow, 2 * _HOUR), (slow, 9 * _HOUR), (0.01, 26 * _HOUR))
     news = ((0.93, 5 * _MINUTE), (0.05, 50 * _MINUTE), (0.02, 30 * _HOUR))
     leaving = ((0.3, 3 * _DAY), (0.7, 6 * _DAY)) if hero == "save_offer" else _LEAVING
@@ -379,9 +387,7 @@ def _after_nudge(name: str, at_risk: bool, channel: str) -> Responses:
         MappingProxyType(
             {
                 "return_visit": _after(returns, ((1.0, 1.0),), delays, prompt),
-                "unsubscribe": _after(
-                    kind.unsubscribes[channel], ((1.0, 1.0),), leaving, prompt
-                ),
+                "unsubscribe": _after(kind.unsubscribes[channel], ((1.0, 1.0),), leaving, prompt),
             }
         )
     )
@@ -404,17 +410,16 @@ def _after(
 T = TypeVar("T")
 
 
-def _pick(shares: Mapping[T, float], uniform: float) -> T:
+def _pick(shares: Mapping[T, float], u: float) -> T:
     """The key on whose part of [0, 1) the number falls."""
-    for key, share in shares.items():
-        uniform -= share
-        if uniform < 0:
-            break
-    return key
+    *others, last = shares
+    for key in others:
+        u -= shares[key]
+        if u < 0:
+            return key
+    return last
 
 
 @lru_cache(maxsize=10_000)
 def _moment(day: date, hour: int, time_zone: str) -> int:
-    return to_microseconds(
-        datetime(day.year, day.month, day.day, hour, tzinfo=ZoneInfo(time_zone))
-    )
+    return to_microseconds(datetime(day.year, day.month, day.day, hour, tzinfo=ZoneInfo(time_zone)))

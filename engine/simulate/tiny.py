@@ -50,7 +50,13 @@ _CONTENT = {
             "attributes": {"x": "boolean"},
             "metrics": {"click": {"window": "2h", "aggregate": "max"}},
             "reward": {"click": 1.0},
-            "slots": {"box": {"default": "a", "policy": "learner", "actions": {"a": {}, "b": {}}}},
+            "slots": {
+                "box": {
+                    "default": "a",
+                    "policy": "learner",
+                    "actions": {"a": {"value": 0}, "b": {"value": 1}},
+                }
+            },
         }
     },
     "policies": {"learner": {"kind": "lin_ucb", "features": ["x"], "floor": 0.1}},

@@ -64,7 +64,7 @@ def untaught(workspace: Workspace) -> Serving:
 
 
 class Truth:
-    """The values of a world under the policies of ``serving``, whose models are held as they are."""
+    """The values of a world under the policies of ``serving``, its models held as they are."""
 
     def __init__(self, world: World, serving: Serving) -> None:
         self._world = world
@@ -127,21 +127,20 @@ class Truth:
     def lift(self, experiment: str, variant: str, metric: str, days: int) -> UnitLift:
         """What ``variant`` does to a unit's metric against the experiment's baseline.
 
-        The units are those of the world's first ``days`` days that the experiment enrols, with
-        their visits as they come; a unit's metric is the aggregate of its outcomes within the
-        window from its first assignment, as in the lift report. Its expectation is taken over
-        outcomes and the draws of policies; holdouts and other experiments assign as they do.
-        Draws of different visits count as independent, so a sticky policy's effect is exact where
-        no two of its visits fall into one window.
-
-        Visits after those days are not counted: a unit is left out if its window may hold some.
+        The units are those that the experiment enrols in ``days`` days of visits, as ``run`` lives
+        and settles them: an average over these very units, not over all that might have come. A
+        unit's metric is the aggregate of its outcomes within the window from its first assignment,
+        as in the lift report. Its expectation is taken over outcomes and the draws of policies;
+        holdouts and other experiments assign as they do. Draws of different visits count as
+        independent, so a sticky policy's effect is exact where no two of its visits fall into one
+        window.
 
         Raises
         ------
         NotFoundError
             If experiment, variant or metric is not declared.
         ReportError
-            If the metric's aggregate is not max, min or sum, or no unit's window is over.
+            If the metric's aggregate is not max, min or sum, or no unit is enrolled.
         """
         design = self._serving.workspace.design
         known = {e.id: e for e in design.experiments}
@@ -149,9 +148,9 @@ class Truth:
             raise NotFoundError("experiment", f'has no "{experiment}" with variant "{variant}"')
         chosen = known[experiment]
         spec = self._metric(metric)
-        units = list(self._enrolled(chosen, spec, days))
+        units = list(self._enrolled(chosen, days))
         if not units:
-            raise ReportError(f"no unit's window of {metric} is over within {days} days")
+            raise ReportError(f"{experiment} enrols no unit within {days} days")
         means = [
             math.fsum(self._unit_mean(visits, start, spec, forced) for start, visits in units)
             / len(units)
@@ -219,7 +218,9 @@ class Truth:
             values[name] = math.fsum(
                 p
                 * metric_value(
-                    spec, 0, [OutcomeEvent(r.after_us, r.after_us + r.news_us, r.value)] if r else []
+                    spec,
+                    0,
+                    [OutcomeEvent(r.after_us, r.after_us + r.news_us, r.value)] if r else [],
                 )
                 for p, r in distribution
             )
@@ -239,9 +240,7 @@ class Truth:
             raise ReportError(f"{name} is a {found[0].aggregate}; exact are max, min and sum")
         return found[0]
 
-    def _enrolled(
-        self, experiment: Experiment, spec: MetricSpec, days: int
-    ) -> Iterator[tuple[int, list[Visit]]]:
+    def _enrolled(self, experiment: Experiment, days: int) -> Iterator[tuple[int, list[Visit]]]:
         """Of each unit that the experiment enrols, its first assignment and all its visits."""
         design = self._serving.workspace.design
         visits: defaultdict[str, list[Visit]] = defaultdict(list)
@@ -254,10 +253,8 @@ class Truth:
                     a.id == experiment.id for a in assign(design, unit, visit.surface)
                 ):
                     started[unit] = visit.at_us
-        end = self._world.midnight(days)
         for unit, start in started.items():
-            if start + spec.window_us < end:
-                yield start, visits[unit]
+            yield start, visits[unit]
 
     def _all_in(self, experiment: Experiment, variant: str) -> Callable[[Visit], _Choices]:
         """The choices of a visit if every enrolled unit had the variant, by what they turn on."""

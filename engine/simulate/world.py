@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from engine.log import Outcome
 from engine.request import DecideRequest
-from experiments import bucket
+from experiments.buckets import bucketer
 
 Context = tuple[tuple[str, str | int | float | bool], ...]
 
@@ -95,10 +96,16 @@ class World(Protocol):
     def situations(self, surface: str) -> Mapping[Situation, float]:
         """Every situation of a visit to ``surface`` with its probability, the same on any day."""
 
-    def responses(
-        self, surface: str, situation: Situation, shown: Mapping[str, str]
-    ) -> Responses:
+    def responses(self, surface: str, situation: Situation, shown: Mapping[str, str]) -> Responses:
         """What may follow a visit at which ``shown`` names the action of every slot."""
+
+
+def uniform(seed: int, what: str, who: str) -> float:
+    """A number in [0, 1) that the seed, a purpose and an id determine."""
+    return _source(f"world.{seed}.{what}")(who)
+
+
+_source = lru_cache(maxsize=1_000)(bucketer)
 
 
 def respond(
@@ -113,7 +120,7 @@ def respond(
     for metric, distribution in world.responses(
         visit.surface, visit.situation, shown
     ).by_metric.items():
-        response = _drawn(distribution, bucket(f"world.{world.seed}.{metric}", visit.id))
+        response = _drawn(distribution, uniform(world.seed, metric, visit.id))
         if response is not None:
             occurred_at = visit.at_us + response.after_us
             outcomes.append(
@@ -129,11 +136,9 @@ def respond(
     return outcomes
 
 
-def _drawn(distribution: Distribution, uniform: float) -> Response | None:
+def _drawn(distribution: Distribution, u: float) -> Response | None:
     for probability, response in distribution:
-        uniform -= probability
-        if uniform < 0:
+        u -= probability
+        if u < 0:
             return response
     return distribution[-1][1]
-
-
