@@ -15,7 +15,8 @@ from engine.store import read as ask
 from engine.workspace import Workspace, load_workspace
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "streaming" / "workspace"
-DAYS = 8
+DAYS = 16
+"""The first snapshot serves after eight, as cancelling has a window of seven days."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def streaming() -> Workspace:
 
 @pytest.fixture(scope="session")
 def world() -> StreamingWorld:
-    return StreamingWorld(seed=5, viewers=1_000)
+    return StreamingWorld(seed=5, viewers=600)
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from engine.store import Store
 from engine.store import read as ask
 from engine.workspace import Workspace, learner_id
 from policies import apply_floor
-from tests.engine.simulate.conftest import DAYS, Lived
+from tests.engine.simulate.conftest import DAYS, Lived, records_of
 
 LEAST_P = 1e-4
 
@@ -119,24 +119,45 @@ def _draws(records: list[DecisionRecord]) -> list[ChoiceRecord]:
     return [c for r in records for c in r.choices if c.draw and c.draw.drawn and c.pmf]
 
 
-def test_served_actions_are_as_frequent_as_their_logged_propensities(lived: Lived) -> None:
-    """By learner or policy, action and logged probability: Σ(1{a} − p) against √Σp(1 − p)."""
-    seen: defaultdict[tuple[str, str], list[tuple[bool, float]]] = defaultdict(list)
-    for choice in _draws(lived.records):
+def _check_frequencies(records: list[DecisionRecord]) -> int:
+    """By learner or policy, action and range of p: Σ(1{a} − p) against √Σp(1 − p), and their χ².
+
+    Without the ranges, what an action has too little where it is rare hides what it has too much
+    where it is common.
+    """
+    seen: defaultdict[tuple[str, str, int], list[tuple[bool, float]]] = defaultdict(list)
+    for choice in _draws(records):
         assert choice.pmf is not None
         assert choice.propensity == choice.pmf[choice.eligible.index(choice.action)]
         for action, p in zip(choice.eligible, choice.pmf, strict=True):
             who = f"{choice.slot}:{choice.learner or choice.policy}"
-            seen[who, action].append((action == choice.action, p))
-    assert len(seen) >= 12
+            rare_to_common = int(p > 0.1) + int(p > 0.5) + int(p > 0.9)
+            seen[who, action, rare_to_common].append((action == choice.action, p))
     zs = []
     for cases in seen.values():
         served, p = np.array(cases).T
         deviation = np.sqrt((p * (1 - p)).sum())
-        if deviation > 1:
+        if deviation > 2:
             zs.append((served - p).sum() / deviation)
-    assert np.abs(zs).max() < 4.2
+    assert np.abs(zs).max() < 4
     assert chi2.sf(np.square(zs).sum(), len(zs)) > LEAST_P
+    return len(zs)
+
+
+def test_served_actions_are_as_frequent_as_their_logged_propensities(lived: Lived) -> None:
+    assert _check_frequencies(lived.records) >= 12
+
+
+def test_actions_that_only_the_floor_serves_are_as_frequent_as_it_says(tmp_path: Path) -> None:
+    """The tiny learner knows after a day; from then on an action in twenty is the floor's."""
+    store = Store(f"sqlite:///{tmp_path}/tiny.db", writer="test")
+    for _ in run(TinyWorld(seed=1), tiny_workspace(), store, days=8, warn=pytest.fail):
+        pass
+    records = records_of(store)
+    store.close()
+    rare = [c for c in _draws(records) if c.pmf and min(c.pmf) == pytest.approx(0.05)]
+    assert len(rare) > 1_000
+    assert _check_frequencies(records) >= 4
 
 
 def test_units_are_assigned_as_often_as_the_logged_factors_say(lived: Lived) -> None:
