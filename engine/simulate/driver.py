@@ -186,10 +186,11 @@ class _Life:
             now_us=visit.at_us,
             origin="simulate",
         )
-        entry = decision_entry(record, self.workspace, request)
+        entry = decision_entry(record, request)
         self.sticky[request.unit] |= entry.sticky
+        horizon = self.workspace.surfaces[record.surface].reward_horizon_us
         self.last_maturity = max(
-            [self.last_maturity, *(maturity.matures_at for maturity in entry.maturities)]
+            [self.last_maturity, *(each.closes_at + horizon for each in entry.learnables)]
         )
         return entry
 

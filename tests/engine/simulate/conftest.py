@@ -30,6 +30,10 @@ class Lived:
     records: list[DecisionRecord]
 
 
+EVERYTHING = 10**9
+"""More rows than any log of these tests has."""
+
+
 @pytest.fixture(scope="session")
 def streaming() -> Workspace:
     return load_workspace(EXAMPLE)
@@ -58,6 +62,5 @@ def lived(
 
 def records_of(store: Store) -> list[DecisionRecord]:
     """Every decision of the log, in its order."""
-    return store.read(
-        lambda c: [decode_record(row.record) for page in ask.decision_pages(c) for row in page]
-    )
+    rows = store.read(lambda c: ask.decisions_after(c, 0, EVERYTHING))
+    return [decode_record(row.record) for row in rows]

@@ -6,7 +6,6 @@ import hashlib
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +22,7 @@ from engine.store import Store
 from engine.store import read as ask
 from engine.workspace import Workspace, learner_id
 from policies import apply_floor
-from tests.engine.simulate.conftest import DAYS, Lived, records_of
+from tests.engine.simulate.conftest import DAYS, EVERYTHING, Lived, records_of
 
 LEAST_P = 1e-4
 
@@ -31,11 +30,14 @@ LEAST_P = 1e-4
 def _digest(store: Store) -> str:
     """SHA-256 of every row of the log."""
     sha = hashlib.sha256()
-    for query in (ask.decision_pages, ask.outcome_pages, ask.exposure_pages, ask.assignment_pages):
-        pages: list[Any] = store.read(lambda c, query=query: list(query(c)))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
-        for page in pages:
-            for row in page:
-                sha.update(repr(tuple(row)).encode())
+    for rows in (
+        store.read(lambda c: ask.decisions_after(c, 0, EVERYTHING)),
+        store.read(lambda c: ask.outcomes_after(c, 0, EVERYTHING)),
+        store.read(ask.exposure_rows),
+        store.read(ask.assignment_rows),
+    ):
+        for row in rows:
+            sha.update(repr(tuple(row)).encode())
     for snapshot in store.read(ask.snapshot_rows):
         sha.update(repr(snapshot).encode())
     return sha.hexdigest()
@@ -94,7 +96,7 @@ def test_progress_counts_matured_decisions_and_their_mean_reward_by_path(lived: 
 def test_some_outcomes_arrive_too_late_to_count(lived: Lived) -> None:
     decided = {r.decision_id: r.decided_at for r in lived.records}
     watch = lived.workspace.surfaces["home"].metrics["watch"]
-    rows = lived.store.read(lambda c: [row for page in ask.outcome_pages(c) for row in page])
+    rows = lived.store.read(lambda c: ask.outcomes_after(c, 0, EVERYTHING))
     late = [
         row.received_at > decided[row.decision_id] + watch.maturity_us
         for row in rows
@@ -254,7 +256,7 @@ def _units(lived: Lived, experiment: str, metric: str) -> _Units:
                 started.setdefault(record.unit, (record.decided_at, a.variant))
                 shares[a.variant] = a.probability
     events: defaultdict[str, list[OutcomeEvent]] = defaultdict(list)
-    for row in lived.store.read(lambda c: [r for page in ask.outcome_pages(c) for r in page]):
+    for row in lived.store.read(lambda c: ask.outcomes_after(c, 0, EVERYTHING)):
         if row.metric == metric:
             events[unit_of[row.decision_id]].append(
                 OutcomeEvent(row.occurred_at, row.received_at, row.value)

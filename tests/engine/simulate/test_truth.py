@@ -63,7 +63,7 @@ def test_the_tiny_world_has_the_lift_worked_out_by_hand() -> None:
 def test_what_is_not_declared_is_refused(truth: Truth) -> None:
     with pytest.raises(NotFoundError, match=r"home\.hat"):
         truth.policy_value("home", "hat", "flat")
-    with pytest.raises(NotFoundError, match='"round"; known actions: flat, B, compact'):
+    with pytest.raises(NotFoundError, match='"round"; known actions: B, compact, flat'):
         truth.policy_value("home", "layout", "round")
     with pytest.raises(NotFoundError, match="clicks"):
         truth.policy_value("home", "layout", "flat", metric="clicks")
