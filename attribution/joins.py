@@ -75,7 +75,8 @@ def join_units(
         Columns ``unit``, ``experiment``, ``variant``, ``probability``, ``assigned_at``, of one
         experiment.
     outcomes
-        Columns ``unit``, ``metric``, ``value``, ``occurred_at``, ``received_at``.
+        Columns ``unit``, ``metric``, ``value``, ``occurred_at``, ``received_at``; with
+        ``outcome_id`` and ``corrects``, a row that names another replaces its value.
     as_of
         The time of the report, with its zone: units that mature later are open.
 
@@ -126,9 +127,9 @@ def join_decisions(
     decisions
         Columns ``decision_id``, ``unit``, ``decided_at``; the others are carried along.
     outcomes
-        Columns ``metric``, ``value``, ``occurred_at``, ``received_at`` and ``decision_id`` or
-        ``unit`` or both. An outcome that names a decision counts for it alone; one that names
-        only a unit counts for every decision of the unit whose window holds it.
+        Columns as for `join_units`, with ``decision_id`` or ``unit`` or both. An outcome that
+        names a decision counts for it alone; one that names only a unit counts for every decision
+        of the unit whose window holds it.
     as_of
         The time of the report, with its zone. A decision stays out until all metrics mature.
     reward
@@ -183,6 +184,7 @@ def _credit(decisions: pd.DataFrame, outcomes: pd.DataFrame) -> tuple[pd.DataFra
         rows.append(row[row >= 0])
     if has_unit and not named.all():
         by_unit = _events(outcomes[~named], "unit")
+        by_unit["root"] += len(outcomes)
         keys = pd.DataFrame(
             {"key": column(decisions, "unit", "decisions"), "row": np.arange(len(decisions))}
         )
@@ -199,15 +201,41 @@ def _events(outcomes: Any, key: str) -> pd.DataFrame:
     table = as_pandas(outcomes)
     value = numbers(table, "value", "outcomes")
     refuse_rows(~np.isfinite(value), "value", "is not finite", "Give finite numbers.", value)
-    return pd.DataFrame(
+    events = pd.DataFrame(
         {
             "key": column(table, key, "outcomes").to_numpy(),
             "metric": column(table, "metric", "outcomes").to_numpy(),
             "value": value,
             "occurred": microseconds(table, "occurred_at"),
             "received": microseconds(table, "received_at"),
+            "root": np.arange(len(table)),
         }
     )
+    if "corrects" in table.columns and table["corrects"].notna().any():
+        return _rooted(events, table)
+    return events
+
+
+def _rooted(events: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Events in which a correction is dated as the outcome that it corrects, and shares its root.
+
+    A correction of a correction has the first outcome's root; one of an unknown outcome is left
+    out.
+    """
+    ids = pd.Index(column(table, "outcome_id", "outcomes"))
+    original = ids.get_indexer(pd.Index(table["corrects"]))
+    corrects = table["corrects"].notna().to_numpy()
+    root = np.where(corrects, original, np.arange(len(table)))
+    # Each pass halves the way to the root.
+    while True:
+        onward = np.where(root >= 0, root[root], root)
+        if (onward == root).all():
+            break
+        root = onward
+    known = root >= 0
+    events["root"] = root
+    events["occurred"] = events["occurred"].to_numpy()[root]
+    return events[known]
 
 
 def _aggregate(
@@ -218,6 +246,10 @@ def _aggregate(
     within = (since >= 0) & (since <= spec.window_us)
     in_time = within & (received <= start[row] + spec.maturity_us)
     counted = events.assign(row=row)[in_time]
+    if counted["root"].duplicated().any():
+        # Of an outcome and its corrections the last received in time holds.
+        counted = counted.sort_values("received", kind="stable")
+        counted = counted.drop_duplicates(["row", "root"], keep="last")
     if spec.aggregate in ("first", "last"):
         counted = counted.sort_values(["occurred", "received", "value"])
     values = np.full(len(start), spec.default, dtype=np.float64)

@@ -20,6 +20,19 @@ def system_clock() -> int:
     return time.time_ns() // 1_000
 
 
+class SteadyClock:
+    """A clock that never goes back: while the one beneath does, it stands still."""
+
+    def __init__(self, clock: Clock, not_before: int = 0) -> None:
+        self._clock = clock
+        self._last = not_before
+
+    def __call__(self) -> int:
+        """Microseconds since 1970-01-01 UTC, never fewer than it said before."""
+        self._last = max(self._last, self._clock())
+        return self._last
+
+
 def uuid7(now_us: int, random_bits: int) -> str:
     """A UUID of version 7 (RFC 9562 §5.7): the millisecond of ``now_us``, then 74 random bits.
 

@@ -79,12 +79,12 @@ def learn(
     for page in _pages(store, learner, position, closed_by, batch):
         try:
             feedback = list(_feedback(store, revisions, surface, learner, page, units))
-            policy.learn(feedback)
         except (PolicyError, AttributionError) as error:
-            raise EngineError(f"learner {learner.id} refuses its log: {error}") from error
+            raise EngineError(f"learner {learner.id} cannot read its log: {error}") from error
         position = Position(page[-1].closes_at, page[-1].decision_id)
-        learned += len(feedback)
-        skipped += len(page) - len(feedback)
+        taken = _take(policy, feedback, learner, warn)
+        learned += taken
+        skipped += len(page) - taken
         advance(len(page))
     if position == began:
         return None
@@ -101,6 +101,24 @@ def learn(
         units=_selector(units) if began == Position() or not found else _joint(found[0], units),
     )
     return Learned(snapshot, policy, learned, skipped)
+
+
+def _take(policy: Policy, feedback: Sequence[Feedback], learner: Learner, warn: Warn) -> int:
+    """Learn from the feedback, passing over what the policy refuses; how many were learned."""
+    try:
+        policy.learn(feedback)
+    except PolicyError:
+        # A refused batch has changed nothing, and how rows are batched changes nothing either.
+        taken = 0
+        for one in feedback:
+            try:
+                policy.learn([one])
+            except PolicyError as error:
+                warn(f"learner {learner.id} passes over a decision: {error}")
+            else:
+                taken += 1
+        return taken
+    return len(feedback)
 
 
 def _selector(units: UnitRange | None) -> str | None:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,7 +27,7 @@ from engine.errors import (
     StoreError,
 )
 from engine.explain import explain
-from engine.ids import Clock, IdSource, random_uuid7, system_clock
+from engine.ids import Clock, IdSource, SteadyClock, random_uuid7, system_clock
 from engine.learner import LearnerProcess, LearnRequest
 from engine.log import (
     ExposureEntry,
@@ -114,13 +114,14 @@ class Engine:
         """
         self._store = store
         self._folder = folder
-        self._clock = clock
+        # Outcomes received and draws learned are ordered by it: stepping back would change both.
+        self._clock = SteadyClock(clock, store.read(ask.last_commit))
         self._new_id = new_id
         self._journal = journal
         self._revisions = Revisions(store)
-        activate(store, workspace, clock)
-        self._serving = serving(store, workspace, clock(), self._warn)
-        self._committer = Committer(store, clock, observe_commit)
+        activate(store, workspace, self._clock)
+        self._serving = serving(store, workspace, self._clock(), self._warn)
+        self._committer = Committer(store, self._clock, observe_commit)
         self._learner = LearnerProcess(store.url)
         self._learning: asyncio.Task[None] | None = None
         self._reload_fault: str | None = None
@@ -285,6 +286,12 @@ class Engine:
             )
         if not isfinite(request.value):
             raise RequestError(f"{prefix}value", f"is {request.value}; give a finite number")
+        low, high = self.workspace.value_ranges.get(request.metric, (-inf, inf))
+        if not low <= request.value <= high:
+            raise RequestError(
+                f"{prefix}value",
+                f"is {request.value:g}; {request.metric} is declared to lie in [{low:g}, {high:g}]",
+            )
         return Outcome(
             outcome_id=request.outcome_id,
             metric=request.metric,

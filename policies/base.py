@@ -23,6 +23,7 @@ class BasePolicy(ABC, Generic[P]):
 
     kind: ClassVar[str]
     learns: ClassVar[bool] = False
+    reward_range: ClassVar[tuple[float, float] | None] = None
     parameters_model: ClassVar[type[Parameters]]
 
     def __init__(self, parameters: P) -> None:

@@ -119,6 +119,7 @@ class ThompsonBeta(_Thompson[ThompsonBetaParameters]):
 
     kind = "thompson_beta"
     learns = True
+    reward_range = (0.0, 1.0)
     parameters_model = ThompsonBetaParameters
 
     def _check_rewards(self, feedback: Sequence[Feedback]) -> None:

@@ -104,6 +104,8 @@ class Policy(Protocol):
     kind: ClassVar[str]
     learns: ClassVar[bool]
     """Whether feedback changes what it answers."""
+    reward_range: ClassVar[tuple[float, float] | None]
+    """The only rewards it can learn from; None for any."""
 
     @property
     def resumable(self) -> bool:

@@ -255,6 +255,12 @@ def unit_decisions(
     )
 
 
+def last_commit(connection: Connection) -> int:
+    """The time of the last commit of a decision, in microseconds; 0 before the first."""
+    d = schema.decisions.c
+    return connection.scalar(select(d.committed_at).order_by(d.seq.desc()).limit(1)) or 0
+
+
 def last_replayable(connection: Connection, limit: int) -> list[str]:
     """Ids of the last decisions that this engine made, newest first."""
     d = schema.decisions.c

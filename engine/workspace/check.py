@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -325,6 +326,7 @@ class _Compiler:
         for fault in parameter_faults(part.kind, parameters):
             place = (*path, fault.name) if fault.name else path
             self.source.fault(place, fault.message, fault.value)
+        self._reward_ranges(path, id_, part)
         self._feature_names(path, id_, parameters)
         return PolicySpec(
             id=id_,
@@ -337,6 +339,30 @@ class _Compiler:
             shared=part.shared,
             segments=segments,
         )
+
+    def _reward_ranges(self, path: Path_, id_: str, part: PolicyPart) -> None:
+        """A policy that learns from some rewards only must be sure to get no others."""
+        bounds = POLICY_KINDS[part.kind].reward_range
+        if bounds is None:
+            return
+        low, high = bounds
+        for slot in self.policy_users.get(id_, {}):
+            surface = self.parts.surfaces[slot.partition(".")[0]]
+            ends = [
+                sorted(weight * end for end in surface.metrics[metric].range or (-inf, inf))
+                for metric, weight in surface.reward.items()
+                if metric in surface.metrics
+            ]
+            least, most = sum(e[0] for e in ends), sum(e[1] for e in ends)
+            if part.draw == "sticky" or not low <= least <= most <= high:
+                what = "sums a period's rewards" if part.draw == "sticky" else "may leave it"
+                self.source.fault(
+                    (*path, "kind"),
+                    f"learns from rewards in [{low:g}, {high:g}] only, and that of slot {slot} "
+                    f"{what}; declare each metric's `range` and weigh it so, or choose another "
+                    "kind, as thompson_gaussian",
+                    part.kind,
+                )
 
     def _segments(self, path: Path_, id_: str, part: PolicyPart) -> tuple[tuple[str, Rule], ...]:
         surfaces = {slot.partition(".")[0] for slot in self.policy_users.get(id_, {})}

@@ -12,6 +12,8 @@ from engine.rules import Rule
 from experiments import Design, Pin, UsePolicy
 from policies import Action
 
+_PARTS = frozenset({"sum", "count"})
+
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
@@ -184,6 +186,24 @@ class Workspace:
             }
             for surface in self.surfaces
         }
+
+    @cached_property
+    def value_ranges(self) -> Mapping[str, tuple[float, float]]:
+        """Of metrics whose every outcome is a value of the metric: what such a value may be.
+
+        Sums and counts are left out, since their outcomes are parts of the value.
+        """
+        found: dict[str, tuple[float, float]] = {}
+        for name in self.metric_names:
+            ranges = [
+                surface.ranges.get(name)
+                for surface in self.surfaces.values()
+                if name in surface.metrics and surface.metrics[name].aggregate not in _PARTS
+            ]
+            if ranges and all(ranges):
+                lows, highs = zip(*(r for r in ranges if r), strict=True)
+                found[name] = min(lows), max(highs)
+        return found
 
     @cached_property
     def surfaces_with_sticky(self) -> frozenset[str]:

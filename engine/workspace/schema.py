@@ -13,6 +13,7 @@ from zoneinfo import available_timezones
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]{0,63}$"
 _UNITS_US = {
     "ms": 1_000,
     "s": 1_000_000,
@@ -63,6 +64,8 @@ def _pin_widened(value: object) -> object:
 
 
 Id = Annotated[str, Field(pattern=ID_PATTERN)]
+# Rules read these, and "-" is no part of a name there.
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Duration = Annotated[int, BeforeValidator(duration_us)]
 PositiveDuration = Annotated[int, BeforeValidator(duration_us), AfterValidator(_positive)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -104,7 +107,7 @@ class ActionPart(_Part):
     """One answer that a slot can give: what the renderer gets, and what a policy knows of it."""
 
     value: JsonValue
-    features: dict[Id, FeatureValue] = {}
+    features: dict[Name, FeatureValue] = {}
 
 
 class RulePart(_Part):
@@ -134,7 +137,7 @@ class SurfacePart(_Part):
     slots: Annotated[dict[Id, SlotPart], Field(min_length=1)]
     triggers: list[Id] = []
     require_trigger: bool = False
-    attributes: dict[Id, Annotated[AttributePart, BeforeValidator(_type_name_widened)]] = {}
+    attributes: dict[Name, Annotated[AttributePart, BeforeValidator(_type_name_widened)]] = {}
     metrics: dict[Id, MetricPart] = {}
     reward: dict[Id, Finite] = {}
     guardrails: dict[Id, GuardrailPart] = {}

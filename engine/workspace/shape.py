@@ -9,10 +9,13 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from engine.workspace.schema import WorkspacePart
+from engine.workspace.schema import NAME_PATTERN, WorkspacePart
 from engine.workspace.source import Path_, Source, without
 
 _ID_REPAIR = "must be 1 to 64 letters, digits, _ or -; rename it"
+_NAME_REPAIR = (
+    "must be 1 to 64 letters, digits or _, the first no digit, as rules read it; rename it"
+)
 _MOST_ROUNDS = 12
 _STAND_INS: Mapping[str, object] = {
     "direction": "up",
@@ -102,7 +105,7 @@ def _message(detail: ErrorDetails, path: Path_) -> str:
         case "extra_forbidden":
             return _unknown_key(path)
         case "string_pattern_mismatch":
-            return _ID_REPAIR
+            return _NAME_REPAIR if detail["ctx"]["pattern"] == NAME_PATTERN else _ID_REPAIR
         case "value_error":
             return str(detail["ctx"]["error"])
         case "literal_error":
