@@ -280,7 +280,7 @@ class _Compiler:
         owner: str,
     ) -> HardRule | None:
         types = {**attributes, **{f"action.{name}": type_ for name, type_ in features.items()}}
-        rule = self._parsed((*path, "when"), part.when, types)
+        rule = self._parsed((*path, "when"), part.when, types, str(path[1]))
         if rule is None:
             return None
         return HardRule(
@@ -292,11 +292,16 @@ class _Compiler:
             actions=frozenset(part.actions) if part.actions else None,
         )
 
-    def _parsed(self, path: Path_, text: str, types: Mapping[str, str]) -> Rule | None:
+    def _parsed(
+        self, path: Path_, text: str, types: Mapping[str, str], surface: str | None
+    ) -> Rule | None:
         try:
             return parse(text, types)
         except RuleError as error:
-            self.source.fault(path, f"{error} (at character {error.position + 1})", text)
+            # What the rule reads may be an attribute whose own fault is told already.
+            written = self._declared("surfaces", surface, "attributes") if surface else ()
+            if not any(name in text for name in written if name not in types):
+                self.source.fault(path, f"{error} (at character {error.position + 1})", text)
             return None
 
     # Policies ---------------------------------------------------------------------------------
@@ -372,9 +377,9 @@ class _Compiler:
             rule: Rule | None = None
             for surface in sorted(surfaces):
                 types = {n: a.type for n, a in self.parts.surfaces[surface].attributes.items()}
-                rule = self._parsed(place, segment.when, types)
+                rule = self._parsed(place, segment.when, types, surface)
             if not surfaces:
-                rule = self._parsed(place, segment.when, {})
+                rule = self._parsed(place, segment.when, {}, None)
             if rule:
                 compiled.append((segment.id, rule))
         return tuple(compiled)
