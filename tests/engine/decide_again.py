@@ -11,7 +11,7 @@ import random
 from engine.models import fresh
 from engine.record import encode_record
 from engine.workspace import load_workspace
-from policies import Feedback
+from policies import Context, Feedback
 from tests.engine.build import DAY, NOW, SAMPLE, decided, draws_of, serving_of
 
 
@@ -25,7 +25,7 @@ def digest_of_decisions() -> str:
         actions = tuple(workspace.surfaces[learner.surface].slots[learner.slot].actions.values())
         feedback = []
         for _ in range(200):
-            context = {"device": rng.choice(["phone", "tv"]), "weeks": rng.randrange(9)}
+            context: Context = {"device": rng.choice(["phone", "tv"]), "weeks": rng.randrange(9)}
             drawn = rng.choice(actions)
             feedback.append(Feedback(context, actions, drawn.id, 1 / len(actions), rng.random()))
         policy.learn(feedback)
