@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import msgspec
 import pytest
 from pydantic import BaseModel
-from ruamel.yaml import YAML
 
 from engine.errors import ConfigurationError
 from engine.workspace import (
@@ -1225,17 +1224,8 @@ def test_nesting_beyond_reason_is_told_not_raised(tmp_path: Path) -> None:
 # Revisions ---------------------------------------------------------------------------------------
 
 
-def _plain(paths: Iterable[Path]) -> dict[str, Any]:
-    """The sample as plain data, each section whole."""
-    merged: dict[str, Any] = {}
-    for path in sorted(paths):
-        loaded = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-        for section, part in loaded.items():
-            if isinstance(part, dict):
-                merged.setdefault(section, {}).update(part)
-            else:
-                merged[section] = part
-    return merged
+def _content(workspace: Workspace) -> Any:
+    return msgspec.json.decode(canonical_content(workspace))
 
 
 def _shuffled(node: Any, rng: random.Random) -> Any:
@@ -1254,7 +1244,7 @@ def _as_json(content: Any) -> str:
 def test_a_revision_is_the_digest_of_the_content_not_of_the_files() -> None:
     """Comments, the order of keys and the split over files do not change it."""
     sample = load_workspace(SAMPLE)
-    content = _plain(SAMPLE.glob("*.yaml"))
+    content = _content(sample)
     rng = random.Random(1)
     for _ in range(3):
         shuffled = _shuffled(content, rng)
@@ -1267,7 +1257,7 @@ def test_a_revision_is_the_digest_of_the_content_not_of_the_files() -> None:
 
 def test_a_revision_changes_with_every_value() -> None:
     """Each leaf of the sample, changed alone, gives another digest."""
-    content = msgspec.json.decode(canonical_content(load_workspace(SAMPLE)))
+    content = _content(load_workspace(SAMPLE))
     digests = {load_workspace(SAMPLE).revision}
     leaves = list(_leaves(content, ()))
     changed = 0
@@ -1332,7 +1322,7 @@ def test_a_stored_revision_decides_as_the_files_did() -> None:
 
 def test_the_order_of_keys_moves_nobody() -> None:
     sample = load_workspace(SAMPLE)
-    content = _plain(SAMPLE.glob("*.yaml"))
+    content = _content(sample)
     other = workspace_of(_as_json(_shuffled(content, random.Random(2))))
     for unit in range(500):
         before = assign(sample.design, f"u:{unit}", "home")
