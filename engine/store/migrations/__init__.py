@@ -23,6 +23,10 @@ def upgrade(engine: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(FOLDER))
     with engine.begin() as connection:
+        if connection.dialect.name == "sqlite":
+            # Python's driver begins a transaction before rows are changed, but not before tables
+            # are: a process killed between two of them would leave a half-made database.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
         config.attributes["connection"] = connection
         try:
             command.upgrade(config, "head")
