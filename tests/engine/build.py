@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from engine.decide import Inputs, Model, Serving, StickyDraw, decide
 from engine.ids import uuid7
-from engine.log import decision_entry
-from engine.models import fresh, static_models
+from engine.learning import Learned, learn
+from engine.log import Outcome, OutcomesEntry, Result, Stored, decision_entry
+from engine.models import fresh, serving, static_models
 from engine.record import ChoiceRecord, DecisionRecord
 from engine.request import DecideRequest
+from engine.revisions import Revisions, activate
+from engine.store import Store
+from engine.store import read as ask
 from engine.workspace import Workspace, load_workspace
 from policies import Policy, snapshot_digest
 
@@ -66,3 +71,82 @@ def only_choice(record: DecisionRecord) -> ChoiceRecord:
 def draws_of(record: DecisionRecord) -> Mapping[str, StickyDraw]:
     """The sticky draws that a decision made, as a later one finds them."""
     return decision_entry(record).sticky
+
+
+class Desk:
+    """Decides on a store as the service does, one entry at a time, and reports what happened."""
+
+    def __init__(self, store: Store, workspace: Workspace) -> None:
+        activate(store, workspace, lambda: 0)
+        self.store = store
+        self.workspace = workspace
+        self.serving = serving(store, workspace, 0, self.warned.append)
+        self.revisions = Revisions(store)
+        self._number = 0
+
+    @cached_property
+    def warned(self) -> list[str]:
+        """What was warned of while models were restored."""
+        return []
+
+    def decide(
+        self, unit: int | str = 0, at: int = NOW, surface: str = "home", **request: Any
+    ) -> DecisionRecord:
+        """A decision that is stored, made with the unit's sticky draws."""
+        self._number += 1
+        asked = DecideRequest(surface=surface, user_id=str(unit), **request)
+        seen = self.store.read(lambda c: ask.sticky_draws(c, asked.unit, at))
+        record = decide(
+            self.serving,
+            asked,
+            Inputs(seen),
+            decision_id=uuid7(at, self._number),
+            now_us=at,
+        )
+        (result,) = self.store.write([decision_entry(record, asked)], at)
+        assert result == Stored(), result
+        return record
+
+    def report(self, *outcomes: Outcome) -> Result:
+        """Outcomes, stored together."""
+        (result,) = self.store.write([OutcomesEntry(outcomes)], 0)
+        return result
+
+    def learn(self, learner: str, until: int, **options: Any) -> Learned | None:
+        """What a learner makes of the log, stored if it made something."""
+        learned = learn(
+            self.store,
+            self.workspace,
+            self.workspace.learners[learner],
+            until_us=until,
+            now_us=until,
+            revisions=self.revisions,
+            warn=self.warned.append,
+            **options,
+        )
+        if learned:
+            self.store.write([learned.snapshot], until)
+        return learned
+
+
+def outcome(
+    id_: str,
+    of: DecisionRecord | str,
+    value: float = 1.0,
+    *,
+    metric: str = "watch",
+    at: int = NOW,
+    received: int | None = None,
+    corrects: str | None = None,
+) -> Outcome:
+    """An outcome of a decision, or of a unit (as ``u:1``), received when it occurred."""
+    named = {"unit": of} if isinstance(of, str) else {"decision_id": of.decision_id}
+    return Outcome(
+        outcome_id=id_,
+        metric=metric,
+        value=value,
+        occurred_at=at,
+        received_at=at if received is None else received,
+        corrects=corrects,
+        **named,
+    )
