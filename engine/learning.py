@@ -78,8 +78,8 @@ def learn(
     learned = skipped = 0
     for page in _pages(store, learner, position, closed_by, batch):
         try:
-            feedback = list(_feedback(store, revisions, surface, learner, page, units))
-        except (PolicyError, AttributionError) as error:
+            feedback = list(_feedback(store, revisions, surface, learner, page, units, warn))
+        except AttributionError as error:
             raise EngineError(f"learner {learner.id} cannot read its log: {error}") from error
         position = Position(page[-1].closes_at, page[-1].decision_id)
         taken = _take(policy, feedback, learner, warn)
@@ -155,6 +155,7 @@ def _feedback(
     learner: Learner,
     page: Sequence[ClosedChoice],
     units: UnitRange | None,
+    warn: Warn,
 ) -> Iterator[Feedback]:
     """Feedback of the page's choices that may be learned from, in order."""
     rows: list[tuple[DecisionRecord, ChoiceRecord]] = []
@@ -173,7 +174,12 @@ def _feedback(
         )
         made_by = revisions.get(record.revision).surfaces[surface.id]
         actions = tuple(made_by.slots[choice.slot].actions[a] for a in choice.eligible)
-        yield Feedback(features(record, made_by), actions, choice.action, choice.propensity, value)
+        try:
+            yield Feedback(
+                features(record, made_by), actions, choice.action, choice.propensity, value
+            )
+        except PolicyError as error:
+            warn(f"learner {learner.id} passes over a decision: {error}")
 
 
 def features(record: DecisionRecord, surface: Surface) -> dict[str, float | str | bool | None]:

@@ -28,8 +28,8 @@ surfaces:
     owner: o@example.com
     attributes: {weeks: integer, device: string, seen_at: timestamp, ok: boolean}
     metrics:
-      watch: {window: 1h, lateness: 30m, aggregate: max}
-      cancel: {window: 2h}
+      watch: {window: 1h, lateness: 30m, aggregate: max, range: [0, 1]}
+      cancel: {window: 2h, range: [0, 1]}
     reward: {watch: 1.0, cancel: 0.0}
     slots:
       layout:
@@ -169,7 +169,7 @@ def test_a_void_decision_is_never_learned_from(desk: Desk, store: Store) -> None
 
 def test_what_was_not_drawn_is_never_learned_from(store: Store) -> None:
     """Holdouts, pins, forced defaults and fallbacks say nothing of a policy."""
-    text = WORLD.replace("KIND", "thompson_beta").replace(
+    text = WORLD.replace("KIND", "thompson_gaussian").replace(
         "ok: boolean", "ok: {type: boolean, required: true}"
     ).replace("actions: [C]", "actions: [B, C]") + (
         "holdouts: {h: {share: 0.3}}\n"
@@ -192,7 +192,7 @@ def test_what_was_not_drawn_is_never_learned_from(store: Store) -> None:
 
 
 def test_a_policy_in_a_variant_learns_from_its_own_variant_alone(store: Store) -> None:
-    text = WORLD.replace("KIND", "thompson_beta") + (
+    text = WORLD.replace("KIND", "thompson_gaussian") + (
         "layers:\n  l:\n    e:\n      range: [0.0, 0.6]\n"
         "      variants: {a: {slots: {home.layout: {policy: p}}}, b: {slots: {home.layout: A}}}\n"
     )
@@ -559,22 +559,30 @@ def test_bytes_that_hold_no_policy_are_told_even_under_their_digest() -> None:
         restore(b"\x80", snapshot_digest(b"\x80"))
 
 
-def test_a_reward_that_the_policy_refuses_is_an_engine_error_and_stores_nothing(
-    store: Store,
-) -> None:
-    """Thompson over a Beta needs rewards in [0, 1]."""
+def test_a_reward_that_the_policy_refuses_is_passed_over_and_told(store: Store) -> None:
+    """Thompson over a Beta needs rewards in [0, 1]; one bad row may not stop all learning."""
     desk = Desk(store, _world("thompson_beta"))
-    record = desk.decide(1, context={"weeks": 2})
-    desk.report(outcome("o", record, 2.0))
-    before = store.read(ask.counts)
-    with pytest.raises(EngineError, match=f"learner {LEARNER} refuses its log"):
-        desk.learn(LEARNER, NOW + DAY)
-    assert store.read(ask.counts) == before
+    broken = desk.decide(1, context={"weeks": 2})
+    sound = desk.decide(2, context={"weeks": 2})
+    desk.report(outcome("o", broken, 2.0), outcome("p", sound, 1.0))
+    learned = desk.learn(LEARNER, NOW + DAY)
+    assert learned is not None
+    assert (learned.learned, learned.skipped) == (1, 1)
+    assert _digest(learned) == _expected(desk, (sound, 1.0))
+    assert any("passes over a decision" in warning for warning in desk.warned)
 
 
-@pytest.mark.parametrize("value", [1e200, float("inf")])
-def test_a_reward_that_no_policy_can_hold_is_an_engine_error(value: float, desk: Desk) -> None:
+def test_a_reward_that_no_policy_can_hold_is_passed_over_and_told(desk: Desk) -> None:
     record = desk.decide(1, context={"weeks": 2})
-    desk.report(outcome("o", record, value))
-    with pytest.raises(EngineError, match="refuses its log"):
+    desk.report(outcome("o", record, 1e200))
+    learned = desk.learn(LEARNER, NOW + DAY)
+    assert learned is not None
+    assert (learned.learned, learned.skipped) == (0, 1)
+    assert any("1e+200" in warning for warning in desk.warned)
+
+
+def test_an_outcome_that_is_no_number_is_an_engine_error(desk: Desk) -> None:
+    record = desk.decide(1, context={"weeks": 2})
+    desk.report(outcome("o", record, float("inf")))
+    with pytest.raises(EngineError, match="cannot read its log"):
         desk.learn(LEARNER, NOW + DAY)

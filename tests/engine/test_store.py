@@ -65,7 +65,7 @@ surfaces:
       hero: {default: X, policy: s, actions: {X: {value: 1}, Y: {value: 2}, Z: {value: 3}}}
       layout: {default: A, policy: p, actions: {A: {value: 1}, B: {value: 2}}}
 policies:
-  p: {kind: thompson_beta}
+  p: {kind: thompson_gaussian}
   s: {kind: uniform, draw: sticky, period: 7d}
 layers:
   l:

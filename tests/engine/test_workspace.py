@@ -1061,8 +1061,8 @@ def test_durations_are_exact() -> None:
 
 
 def test_a_policy_in_a_variant_has_a_model_of_its_own_unless_it_is_shared() -> None:
-    lone = workspace_of(SOUND.replace(POLICY, "p: {kind: thompson_beta}"))
-    shared = workspace_of(SOUND.replace(POLICY, "p: {kind: thompson_beta, shared: true}"))
+    lone = workspace_of(SOUND.replace(POLICY, "p: {kind: thompson_gaussian}"))
+    shared = workspace_of(SOUND.replace(POLICY, "p: {kind: thompson_gaussian, shared: true}"))
     assert set(lone.learners) == {"p:home.layout", "p:home.layout@e.other"}
     assert set(shared.learners) == {"p:home.layout"}
 
