@@ -53,7 +53,8 @@ class ExposureEntry:
 class Outcome:
     """What happened, as one number of a metric, for a decision or for a unit.
 
-    ``corrects`` names an earlier outcome whose value this one replaces.
+    ``corrects`` names an earlier outcome whose value this one replaces. ``timed`` says that the
+    sender gave ``occurred_at``; else it is the time of receipt.
     """
 
     outcome_id: str
@@ -64,13 +65,14 @@ class Outcome:
     decision_id: str | None = None
     unit: str | None = None
     corrects: str | None = None
+    timed: bool = True
 
     def digest(self) -> str:
-        """Digest of what a repeated ``outcome_id`` must agree on: all but the time of receipt."""
+        """Digest of what a repeated ``outcome_id`` must agree on: all that the sender gave."""
         content = (
             self.metric,
             self.value,
-            self.occurred_at,
+            self.occurred_at if self.timed else None,
             self.decision_id,
             self.unit,
             self.corrects,

@@ -298,6 +298,7 @@ class Engine:
             value=request.value,
             occurred_at=self._plausible(f"{prefix}occurred_at", request.occurred_at, now),
             received_at=now,
+            timed=request.occurred_at is not None,
             decision_id=request.decision_id,
             unit=None if request.user_id is None else f"u:{request.user_id}",
             corrects=request.corrects,

@@ -246,6 +246,13 @@ def test_outcomes_are_counted_as_accepted_duplicate_and_unmatched(served: InProc
     assert rest.json() == {"accepted": 2, "duplicates": 1, "unmatched": 1}
 
 
+def test_an_outcome_without_a_time_sent_again_is_a_duplicate(served: InProcess) -> None:
+    """What was sent is the same; that the server's clock went on is none of the sender's doing."""
+    body = {"outcome_id": "untimed-1", "user_id": "untimed", **OUTCOME}
+    assert served.post("/v1/outcomes", body).json()["accepted"] == 1
+    assert served.post("/v1/outcomes", body).json()["duplicates"] == 1
+
+
 def test_an_outcome_id_with_other_content_is_a_conflict_and_nothing_is_stored(
     served: InProcess,
 ) -> None:
