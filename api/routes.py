@@ -273,7 +273,7 @@ async def healthz() -> dict[str, str]:
 )
 async def readyz(request: Request, response: Response) -> HealthBody:
     """503 while records cannot be made durable; faults of reloading and learning are told."""
-    status = _engine(request).status()
+    status = await _engine(request).probe()
     if not status.storing:
         response.status_code = 503
     return HealthBody(

@@ -55,6 +55,7 @@ MOST_OUTCOMES = 1_000
 LONGEST_PAST_US = 400 * 86_400_000_000
 LONGEST_FUTURE_US = 86_400_000_000
 _MOST_TRIES = 3
+_LONGEST_PROBE_S = 1.0
 _REFUSALS = {"conflict": ConflictError, "missing": NotFoundError, "invalid": RequestError}
 
 
@@ -142,6 +143,23 @@ class Engine:
             reload_fault=self._reload_fault,
             learning_fault=self._learning_fault,
         )
+
+    async def probe(self) -> Status:
+        """What serves now, after trying again to write if the last attempt failed.
+
+        What is not ready is asked for nothing, so readiness cannot wait for the next request. The
+        attempt says again that this revision serves.
+        """
+        if self._committer.failure is not None:
+            now = self._clock()
+            with suppress(StoreError, TimeoutError):
+                ticket = self._committer.submit(revision_entry(self.workspace, now), now)
+                try:
+                    async with asyncio.timeout(_LONGEST_PROBE_S):
+                        await asyncio.shield(ticket.done)
+                finally:
+                    self._committer.withdraw(ticket)
+        return self.status()
 
     async def close(self) -> None:
         """Commit what was accepted, end the learner, release the database."""

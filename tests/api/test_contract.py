@@ -215,6 +215,14 @@ def test_a_failing_log_answers_defaults_and_is_not_ready(served: InProcess) -> N
     assert served.get("/readyz").status_code == 200
 
 
+def test_a_log_that_works_again_is_ready_before_anybody_decides(served: InProcess) -> None:
+    """A balancer sends nothing to what is not ready: readiness may not wait for a request."""
+    with broken(served.database, "decisions", "activations"):
+        served.decide("unready")
+        assert served.get("/readyz").status_code == 503
+    assert served.get("/readyz").status_code == 200
+
+
 # What follows a decision --------------------------------------------------------------------------
 
 
