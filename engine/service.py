@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from engine.answer import Answer, answer, unlogged_defaults
 from engine.committer import Committer
-from engine.decide import Inputs, Model, decide
+from engine.decide import Inputs, Model, Serving, decide
 from engine.errors import (
     ConfigurationError,
     ConflictError,
@@ -56,6 +56,8 @@ LONGEST_PAST_US = 400 * 86_400_000_000
 LONGEST_FUTURE_US = 86_400_000_000
 _MOST_TRIES = 3
 _LONGEST_PROBE_S = 1.0
+_DEADLINE = "deadline"
+_UNAVAILABLE = "the log is unavailable"
 _REFUSALS = {"conflict": ConflictError, "missing": NotFoundError, "invalid": RequestError}
 
 
@@ -192,21 +194,24 @@ class Engine:
         inputs = Inputs()
         current = self._serving
         if request.surface in current.workspace.surfaces_with_sticky:
-            draws = await asyncio.to_thread(
-                self._store.read, lambda c: ask.sticky_draws(c, request.unit, self._clock())
-            )
+            try:
+                draws = await asyncio.to_thread(
+                    self._store.read, lambda c: ask.sticky_draws(c, request.unit, self._clock())
+                )
+            except StoreError:
+                record = self._decided(current, request, inputs)
+                return self._unlogged(record, current.workspace, _UNAVAILABLE)
             inputs = Inputs(draws)
         for _ in range(_MOST_TRIES):
-            now = self._clock()
-            record = decide(current, request, inputs, decision_id=self._new_id(now), now_us=now)
+            record = self._decided(current, request, inputs)
             if request.peek:
                 return answer(record, current.workspace, logged=False)
             try:
                 result = await self._logged(record, request, deadline)
             except (StoreError, TimeoutError) as error:
-                why = "deadline" if isinstance(error, TimeoutError) else "the log is unavailable"
-                self._journal.warning("unlogged", surface=record.surface, why=why)
-                return unlogged_defaults(record, current.workspace, why)
+                late = isinstance(error, TimeoutError)
+                why = _DEADLINE if late else _UNAVAILABLE
+                return self._unlogged(record, current.workspace, why)
             match result:
                 case Stored():
                     return answer(record, current.workspace)
@@ -217,6 +222,14 @@ class Engine:
                 case Refused():
                     raise RequestError(result.field, result.message)
         raise EngineError("sticky draws of this unit change faster than they can be followed")
+
+    def _decided(self, current: Serving, request: DecideRequest, inputs: Inputs) -> DecisionRecord:
+        now = self._clock()
+        return decide(current, request, inputs, decision_id=self._new_id(now), now_us=now)
+
+    def _unlogged(self, record: DecisionRecord, workspace: Workspace, why: str) -> Answer:
+        self._journal.warning("unlogged", surface=record.surface, why=why)
+        return unlogged_defaults(record, workspace, why)
 
     async def _logged(
         self,
@@ -244,7 +257,8 @@ class Engine:
                 "request_id", f'"{request.request_id}" was used with other content; give a new id'
             )
         record = decode_record(result.data)
-        return answer(record, self._revisions.get(record.revision))
+        workspace = self._revisions.get(record.revision)
+        return answer(record, workspace)
 
     # What follows a decision ------------------------------------------------------------------
 

@@ -223,6 +223,15 @@ def test_a_log_that_works_again_is_ready_before_anybody_decides(served: InProces
     assert served.get("/readyz").status_code == 200
 
 
+def test_a_log_that_cannot_be_read_answers_defaults_where_draws_are_sticky(
+    served: InProcess,
+) -> None:
+    with broken(served.database, "sticky_draws"):
+        answer = served.decide("unread", "nudge", context={"consent": True})
+    assert (answer["logged"], answer["fallback"]) == (False, "the log is unavailable")
+    assert answer["config"] == {"channel": None}
+
+
 # What follows a decision --------------------------------------------------------------------------
 
 
