@@ -216,7 +216,7 @@ class Engine:
                 case Stored():
                     return answer(record, current.workspace)
                 case Repeated():
-                    return self._repeated(result, request)
+                    return await self._repeated(result, request)
                 case StickyTaken(draws=taken):
                     inputs = Inputs({**inputs.sticky, **taken})
                 case Refused():
@@ -251,13 +251,19 @@ class Engine:
                     self._committer.submit(void, void.at)
             raise
 
-    def _repeated(self, result: Repeated, request: DecideRequest) -> Answer:
+    async def _repeated(self, result: Repeated, request: DecideRequest) -> Answer:
         if result.request_digest != request_digest(request):
             raise ConflictError(
                 "request_id", f'"{request.request_id}" was used with other content; give a new id'
             )
         record = decode_record(result.data)
-        workspace = self._revisions.get(record.revision)
+        workspace = await asyncio.to_thread(self._revisions.get, record.revision)
+        stored = await asyncio.to_thread(
+            self._store.read, lambda c: ask.decision(c, record.decision_id)
+        )
+        if stored and stored.void:
+            # It was answered with the defaults, and they stay its answer.
+            return unlogged_defaults(record, workspace, _DEADLINE)
         return answer(record, workspace)
 
     # What follows a decision ------------------------------------------------------------------

@@ -200,6 +200,14 @@ def test_past_its_deadline_a_decision_still_queued_is_withdrawn(served: InProces
     assert after["voids"] == before["voids"]
 
 
+def test_a_voided_decision_asked_for_again_is_still_its_defaults(served: InProcess) -> None:
+    """What was answered once stays the answer; a decision that says otherwise would be used."""
+    with busy(served.database):
+        first = served.decide("void", deadline_ms=SOON, request_id="void-1")
+    again = served.decide("void", request_id="void-1")
+    assert again == first
+
+
 def test_a_failing_log_answers_defaults_and_is_not_ready(served: InProcess) -> None:
     with broken(served.database, "decisions", "activations", "outcomes"):
         assert defaults(served.decide("failing"), "the log is unavailable")
