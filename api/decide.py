@@ -70,7 +70,8 @@ async def decide(request: Request) -> Response:
         )
     except EngineError as error:
         return problem_of(error)
-    telemetry.answered(answer)
+    if body.mode == "decide":
+        telemetry.answered(answer)
     return Response(_ENCODER.encode(answer), media_type="application/json")
 
 

@@ -426,6 +426,19 @@ def test_metrics_name_routes_and_no_person(served: InProcess) -> None:
     assert id_ not in text
 
 
+def test_a_peek_that_falls_back_is_no_unlogged_decision(served: InProcess) -> None:
+    def unlogged() -> list[str]:
+        return re.findall(
+            r'^evenhand_unlogged_decisions_total\{surface="nudge"\} .*$',
+            served.get("/metrics").text,
+            re.MULTILINE,
+        )
+
+    before = unlogged()
+    assert served.decide("peeking", "nudge", mode="peek")["fallback"]
+    assert unlogged() == before
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
