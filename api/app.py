@@ -120,17 +120,27 @@ def _answer_errors(app: FastAPI, journal: Journal) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def validation_error(_: Request, error: RequestValidationError) -> Response:
-        errors = [FieldError(_dotted(e["loc"]), _message(e)) for e in error.errors()]
+        faults = error.errors()
+        if faults[0]["type"] == "json_invalid":
+            return _not_json(f"{faults[0]['ctx']['error']} (byte {faults[0]['loc'][-1]})")
+        errors = [FieldError(_dotted(e["loc"]), _message(e)) for e in faults]
         return problem(400, "the request is not what this route takes", errors)
 
     @app.exception_handler(HTTPException)
     async def http_error(_: Request, error: HTTPException) -> Response:
+        if error.status_code == 400:
+            # FastAPI says no more of a body that is not UTF-8 or nested beyond reading.
+            return _not_json("cannot be read; give JSON in UTF-8, not nested deeply")
         return problem(error.status_code, str(error.detail), headers=dict(error.headers or {}))
 
     @app.exception_handler(Exception)
     async def unforeseen(_: Request, error: Exception) -> Response:
         journal.warning("failed", error=type(error).__name__)
         return problem(500, "the engine failed; its log says why")
+
+
+def _not_json(message: str) -> Response:
+    return problem(400, "the body is not JSON", [FieldError("", message)])
 
 
 def _dotted(place: tuple[int | str, ...]) -> str:
@@ -148,7 +158,7 @@ def _message(error: dict[str, Any]) -> str:
     """What is wrong with a value and how to mend it, the value named."""
     said = str(error["msg"])
     repair = _REPAIRS.get(error["type"], said[:1].lower() + said[1:])
-    if error["type"] in {"missing", "extra_forbidden", "json_invalid"}:
+    if error["type"] in {"missing", "extra_forbidden"}:
         return repair
     value = repr(error["input"])
     return f"is {value if len(value) <= 60 else value[:57] + '…'}; {repair}"
@@ -157,8 +167,6 @@ def _message(error: dict[str, Any]) -> str:
 _REPAIRS = {
     "missing": "is missing; add it",
     "extra_forbidden": "is not a known field; remove it, or mend its name",
-    "timezone_aware": "give a time with zone, such as 2026-03-04T20:47:00Z",
-    "datetime_from_date_parsing": "give a time as RFC 3339, such as 2026-03-04T20:47:00Z",
     "finite_number": "give a finite number",
     "float_type": "give a number",
     "string_type": "give a string",

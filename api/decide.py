@@ -51,7 +51,7 @@ async def decide(request: Request) -> Response:
         body = _DECODER.decode(await request.body())
     except msgspec.ValidationError as error:
         return problem(400, "the body is not what this route takes", [_field_error(str(error))])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return problem(400, "the body is not JSON", [FieldError("", str(error))])
     try:
         answer = await engine.decide(

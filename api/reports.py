@@ -11,7 +11,9 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 
-from engine.errors import NotFoundError, ReportError, StoreError
+from engine.errors import NotFoundError, ReportError, RequestError, StoreError
+from engine.request import check_id
+from experiments import ExperimentError, parse_units
 
 LONGEST_SECONDS = 120
 _AT_ONCE = asyncio.Semaphore(2)
@@ -24,11 +26,17 @@ async def run_report(
 
     Raises
     ------
+    RequestError
+        If an option is empty, too long or holds control characters, or ``units`` is no share.
     NotFoundError, ReportError
         As the report does; the message is the command line's.
     StoreError
-        If it took longer than two minutes.
+        If it took longer than two minutes, or the log cannot be read.
     """
+    for name, value in options:
+        check_id(name.removeprefix("--"), value)
+    if units is not None:
+        _check_units(units)
     arguments = [f"{name}={value}" for name, value in options]
     if units is not None:
         arguments.append(f"--units={units}")
@@ -42,12 +50,23 @@ async def run_report(
             async with asyncio.timeout(LONGEST_SECONDS):
                 out, said = await child.communicate()
         except TimeoutError as error:
-            child.kill()
             raise StoreError(f"the report took longer than {LONGEST_SECONDS} s") from error
+        finally:
+            if child.returncode is None:
+                child.kill()
     if child.returncode == 0:
         report: dict[str, Any] = msgspec.json.decode(out)
         return report
     fault = msgspec.json.decode(said or b"{}", type=dict[str, str])
     if fault.get("kind") == "NotFoundError":
         raise NotFoundError(fault.get("field", ""), fault["message"])
+    if fault.get("kind") == "StoreError":
+        raise StoreError(fault["message"])
     raise ReportError(fault.get("message", "the report failed"))
+
+
+def _check_units(units: str) -> None:
+    try:
+        parse_units(units)
+    except ExperimentError as error:
+        raise RequestError("units", f'is "{units[:64]}"; {error.faults[0].message}') from error

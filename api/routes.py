@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Path, Query, Request, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+)
+from pydantic_core import PydanticCustomError
 
 from api.reports import run_report
-from engine.ids import to_microseconds
+from engine.errors import RequestError
+from engine.ids import to_datetime, to_microseconds
+from engine.request import parse_time
 from engine.service import Engine, OutcomeRequest
 
 router = APIRouter()
 
+
+def _rfc3339(given: object) -> datetime:
+    """The moment of a text with zone; pydantic alone would take bare numbers for times, too."""
+    try:
+        return to_datetime(parse_time("", given))
+    except RequestError as error:
+        raise PydanticCustomError(
+            "rfc3339", "give a time as RFC 3339 with zone, such as 2026-03-04T20:47:00Z"
+        ) from error
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339)]
 LongId = Annotated[str, Field(min_length=1, max_length=256)]
-
-
-class ProblemField(BaseModel):
-    """What is wrong with one field."""
-
-    field: str
-    message: str
-
-
-class ProblemBody(BaseModel):
-    """The body of every error (RFC 9457)."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    errors: list[ProblemField]
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -65,7 +72,7 @@ class ExposureBody(_Message):
 
     decision_id: LongId
     slots: Annotated[list[str], Field(min_length=1)] | None = None
-    occurred_at: Annotated[AwareDatetime | None, Field(strict=False)] = None
+    occurred_at: Moment | None = None
 
 
 class OutcomeBody(_Message):
@@ -79,7 +86,7 @@ class OutcomeBody(_Message):
     value: Annotated[float, Field(allow_inf_nan=False)]
     decision_id: LongId | None = None
     user_id: LongId | None = None
-    occurred_at: Annotated[AwareDatetime | None, Field(strict=False)] = None
+    occurred_at: Moment | None = None
     corrects: LongId | None = None
 
 
@@ -251,12 +258,23 @@ async def ope(
     units: Units = None,
 ) -> dict[str, Any]:
     """As ``evenhand ope --json``; a target cannot be a file here."""
+    _refuse_files("target", target)
+    _refuse_files("against", [against] if against else [])
     options = [("--surface", surface), ("--slot", slot), *(("--target", t) for t in target)]
     if against is not None:
         options.append(("--against", against))
     if metric is not None:
         options.append(("--metric", metric))
     return await run_report(request, "ope", options, units)
+
+
+def _refuse_files(field: str, targets: Sequence[str]) -> None:
+    """Raises RequestError at what could be a path: nobody may have this machine read a file."""
+    for name in targets:
+        if "." in name or "/" in name:
+            shown = name if len(name) <= 64 else name[:61] + "…"
+            message = f'is "{shown}", a file; name a policy, POLICY@SNAPSHOT, an action or uniform'
+            raise RequestError(field, message)
 
 
 @router.get("/healthz", tags=["operations"], summary="Is the process alive?")

@@ -350,6 +350,17 @@ def test_a_replay_is_identical(served: InProcess, surface: str) -> None:
         }
 
 
+@pytest.mark.parametrize("depth", [10, 200, 600, 800, 850, 900, 950, 1_000, 5_000])
+def test_no_depth_of_nesting_fails_the_engine(served: InProcess, depth: int) -> None:
+    nested = b'{"a":' * depth + b"1" + b"}" * depth
+    body = (
+        b'{"surface": "home", "user_id": "nested", "request_id": "nested-%d", "context": {"x": %s}}'
+    )
+    response = served.request("POST", "/v1/decide", content=body % (depth, nested))
+    assert response.status_code == (200 if depth <= 600 else response.status_code)
+    assert response.status_code in {200, 400}
+
+
 @pytest.mark.parametrize(("method", "tail"), [("GET", ""), ("POST", "/replay")])
 @pytest.mark.parametrize("id_", ["nobody", "%00", "%ff", "a%20b", "'; drop table decisions"])
 def test_an_unknown_decision_is_not_found(
