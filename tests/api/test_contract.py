@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -376,38 +375,61 @@ def test_an_unknown_decision_is_not_found(
 
 
 @pytest.fixture(scope="module")
-def reported(served: InProcess) -> InProcess:
-    """The application after enough decisions and outcomes to report on."""
-
-    async def decide_and_follow() -> None:
-        for number in range(60):
-            body = {"surface": "home", "user_id": f"r{number}", "context": {"weeks": 3}}
-            answer = (await served.http.post("/v1/decide", json=body)).json()
-            outcome = {"outcome_id": f"r-{number}", "metric": "watch", "value": number % 3}
-            await served.http.post(
-                "/v1/outcomes", json=outcome | {"decision_id": answer["decision_id"]}
-            )
-
-    served.run(decide_and_follow)
-    return served
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
+    """An application with forty decisions that matured at once, and an outcome of each."""
+    folder = tmp_path_factory.mktemp("quick")
+    workspace = write_quick_workspace(folder / "workspace")
+    with InProcess(workspace, f"sqlite:///{folder}/log.db") as application:
+        for number in range(40):
+            answer = application.decide(f"u{number}", context={"weeks": number % 5})
+            outcome = {"outcome_id": f"o{number}", "metric": "watch", "value": number % 3}
+            body = outcome | {"decision_id": answer["decision_id"]}
+            assert application.post("/v1/outcomes", body).json()["accepted"] == 1
+        application.run(lambda: asyncio.sleep(0.06))
+        yield application
 
 
-def test_lift_is_answered_as_the_command_line_prints_it(reported: InProcess) -> None:
-    """The windows are open still, so the report says that no unit is ripe."""
-    response = reported.get("/v1/lift", params={"experiment": "layout_test", "metric": "watch"})
-    assert response.status_code in {200, 400}
-    if response.status_code == 200:
-        assert response.json().keys() >= {"srm", "results"}
-    else:
-        assert response.headers["content-type"] == PROBLEM
+def test_lift_is_answered_as_json(quick: InProcess) -> None:
+    response = quick.get("/v1/lift", params={"experiment": "quick_test", "metric": "watch"})
+    report = response.json()
+    assert response.status_code == 200, report
+    assert report["srm"].keys() == {"p_value", "verdict"}
+    (row,) = report["results"]
+    assert row.keys() == {
+        "metric", "variant", "baseline", "n", "mean", "baseline_mean", "difference", "low", "high",
+        "relative", "relative_low", "relative_high", "p_value", "interval", "verdict",
+    }  # fmt: skip
+    assert (row["metric"], row["variant"], row["baseline"]) == ("watch", "b", "control")
+    assert row["low"] < row["difference"] < row["high"]
 
 
-def test_a_report_on_what_is_not_declared_is_not_found(reported: InProcess) -> None:
+def test_off_policy_values_are_answered_as_json(quick: InProcess) -> None:
+    params = {"surface": "home", "slot": "layout", "against": "logging"}
+    response = quick.get("/v1/ope", params=[*params.items(), ("target", "B"), ("target", "flat")])
+    report = response.json()
+    assert response.status_code == 200, report
+    assert {row["target"] for row in report["results"]} == {"B", "flat"}
+    for row in report["results"]:
+        assert row.keys() == {
+            "target", "estimator", "value", "se", "low", "high", "interval", "n", "n_units",
+        }  # fmt: skip
+    for row in report["comparisons"]:
+        assert row.keys() == {
+            "target", "against", "estimator", "difference", "se", "low", "high", "interval",
+        }  # fmt: skip
+    assert report["diagnostics"].keys() == {"B", "flat"}
+    for diagnostics in report["diagnostics"].values():
+        assert diagnostics.keys() >= {
+            "ess", "max_weight_share", "mean_weight", "mean_weight_p", "verdict", "reason",
+        }  # fmt: skip
+
+
+def test_a_report_on_what_is_not_declared_is_not_found(served: InProcess) -> None:
     for path, params, field in (
         ("/v1/lift", {"experiment": "nothing"}, "experiment"),
         ("/v1/ope", {"surface": "home", "slot": "nothing", "target": "flat"}, "slot"),
     ):
-        response = reported.get(path, params=params)
+        response = served.get(path, params=params)
         assert response.status_code == 404
         assert response.json()["errors"][0]["field"] == field
 
@@ -500,20 +522,24 @@ def test_a_body_without_a_declared_length_is_read(served: InProcess) -> None:
 # Learning -----------------------------------------------------------------------------------------
 
 
-def test_matured_outcomes_are_learned_and_the_snapshot_served(
-    tmp_path: Path, database: str
-) -> None:
-    with InProcess(write_quick_workspace(tmp_path / "quick"), database) as application:
-        past = (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
-        for number in range(8):
-            answer = application.decide(f"u{number}")
-            outcome = {"outcome_id": f"o{number}", "decision_id": answer["decision_id"]}
-            application.post("/v1/outcomes", outcome | OUTCOME | {"occurred_at": past})
-        before = application.get("/readyz").json()["snapshots"]
-        application.run(lambda: asyncio.sleep(0.06))
-        assert application.run(application.engine.learn_once) == 1
-        after = application.get("/readyz").json()["snapshots"]
-        assert before != after
-        served = application.decide("next")["choices"][0]["snapshot"]
-        assert served == after["layout:home.layout"]
-        assert application.run(application.engine.learn_once) in {0, 1}
+def test_matured_outcomes_are_learned_and_the_snapshot_served(quick: InProcess) -> None:
+    before = quick.get("/readyz").json()["snapshots"]["layout:home.layout"]
+    assert quick.run(quick.engine.learn_once) == 1
+    after = quick.get("/readyz").json()["snapshots"]["layout:home.layout"]
+    assert before != after
+    answer = quick.decide_where(lambda a: a["assignments"] == [])
+    assert answer["choices"][0]["snapshot"] == after
+    replay = quick.post(f"/v1/decisions/{answer['decision_id']}/replay")
+    assert replay.json()["identical"]
+
+
+def test_what_was_learned_already_is_not_learned_again(quick: InProcess) -> None:
+    quick.run(lambda: asyncio.sleep(0.06))
+    quick.run(quick.engine.learn_once)
+    assert quick.run(quick.engine.learn_once) == 0
+
+
+def test_a_report_on_a_log_that_cannot_be_read_says_so(quick: InProcess) -> None:
+    with broken(quick.database, "assignments"):
+        response = quick.get("/v1/lift", params={"experiment": "quick_test"})
+    assert response.status_code == 503

@@ -94,6 +94,11 @@ surfaces:
         actions: {flat: {value: 1}, B: {value: 2}}
 policies:
   layout: {kind: lin_ucb, floor: 0.2}
+layers:
+  only:
+    quick_test:
+      range: [0.0, 0.5]
+      variants: {control: {slots: {home.layout: flat}}, b: {slots: {home.layout: B}}}
 """
 """A workspace whose decisions mature at once."""
 
