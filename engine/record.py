@@ -114,7 +114,11 @@ class ChoiceRecord(msgspec.Struct, frozen=True):
 
 
 class DecisionRecord(msgspec.Struct, frozen=True):
-    """One decision, whole. Times are integer microseconds since 1970-01-01 UTC."""
+    """One decision, whole. Times are integer microseconds since 1970-01-01 UTC.
+
+    ``ages_us`` names the attributes that were observed before the decision, ``unknown`` those that
+    could not be used and why.
+    """
 
     record_version: int
     decision_id: str

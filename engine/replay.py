@@ -103,7 +103,7 @@ def _request(record: DecisionRecord) -> DecideRequest:
         name: None for name, why in record.unknown.items() if why == "undeclared"
     }
     for name, value in record.context.items():
-        age = record.ages_us[name]
+        age = record.ages_us.get(name, 0)
         context[name] = {"value": value, "at": rfc3339(record.decided_at - age)} if age else value
     return DecideRequest(
         surface=record.surface,

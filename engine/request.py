@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from math import isfinite
@@ -82,8 +82,9 @@ def check_id(field_: str, value: str) -> None:
 class Attributes:
     """The declared attributes of one request, as the record keeps them and as rules read them.
 
-    ``unknown`` says of each attribute that has no usable value why: missing, stale, undeclared.
-    ``features`` are the usable values that are scalars, which is what a policy can read.
+    ``ages_us`` names those observed before this moment. ``unknown`` says of each attribute that has
+    no usable value why: missing, stale, undeclared. ``features`` are the usable values that are
+    scalars, which is what a policy can read.
     """
 
     recorded: Mapping[str, Any]
@@ -114,6 +115,9 @@ def read_attributes(surface: Surface, context: Mapping[str, Any], now_us: int) -
             unknown[name[:LONGEST_ID]] = "undeclared"
     for name, attribute in declared.items():
         given = context.get(name)
+        if _PLAIN[attribute.type](given):
+            recorded[name] = values[name] = given
+            continue
         age = 0
         if type(given) is dict:
             given, age = _dated(name, given, now_us)
@@ -122,7 +126,8 @@ def read_attributes(surface: Surface, context: Mapping[str, Any], now_us: int) -
             continue
         value, readable = _typed(attribute, given)
         recorded[name] = value
-        ages[name] = age
+        if age:
+            ages[name] = age
         if attribute.max_age_us is not None and age > attribute.max_age_us:
             unknown[name] = "stale"
         else:
@@ -131,6 +136,38 @@ def read_attributes(surface: Surface, context: Mapping[str, Any], now_us: int) -
         values if surface.only_scalars else {n: v for n, v in values.items() if declared[n].scalar}
     )
     return Attributes(recorded, ages, unknown, values, features)
+
+
+def _is_plain_text(given: object) -> bool:
+    return type(given) is str and len(given) <= LONGEST_TEXT and given.isascii()
+
+
+def _is_plain_number(given: object) -> bool:
+    return type(given) is float and isfinite(given)
+
+
+def _is_boolean(given: object) -> bool:
+    return type(given) is bool
+
+
+def _is_plain_integer(given: object) -> bool:
+    return type(given) is int and -(2**53) <= given <= 2**53
+
+
+def _never(given: object) -> bool:  # noqa: ARG001  one of the tests below
+    return False
+
+
+# By type, a quick test of the values that are recorded and read as they come, which nearly all
+# are; what fails it is looked at closely.
+_PLAIN: Mapping[str, Callable[[object], bool]] = {
+    "string": _is_plain_text,
+    "number": _is_plain_number,
+    "boolean": _is_boolean,
+    "integer": _is_plain_integer,
+    "timestamp": _never,
+    "list": _never,
+}
 
 
 def _dated(name: str, given: dict[str, Any], now_us: int) -> tuple[Any, int]:

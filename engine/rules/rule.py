@@ -27,18 +27,19 @@ class Rule:
     """A rule that was read without fault; made by ``parse``.
 
     ``clauses`` holds the source of each clause in source order, ``attributes`` the dotted names
-    that the rule reads.
+    that the rule reads. ``reads_action`` says that it depends on the action, so that each action
+    needs its own evaluation.
     """
 
     text: str
     clauses: tuple[str, ...]
     attributes: frozenset[str]
     _evaluator: Evaluator = field(repr=False, compare=False)
+    reads_action: bool = field(init=False, compare=False)
 
-    @property
-    def reads_action(self) -> bool:
-        """Whether the rule depends on the action, so that each action needs its own evaluation."""
-        return any(name == "action" or name.startswith("action.") for name in self.attributes)
+    def __post_init__(self) -> None:
+        reads = any(name == "action" or name.startswith("action.") for name in self.attributes)
+        object.__setattr__(self, "reads_action", reads)
 
     def evaluate(self, attributes: Mapping[str, object]) -> Evaluation:
         """The verdict on ``attributes`` and on each clause; raises nothing.

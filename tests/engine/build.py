@@ -140,7 +140,6 @@ def outcome(
     corrects: str | None = None,
 ) -> Outcome:
     """An outcome of a decision, or of a unit (as ``u:1``), received when it occurred."""
-    named = {"unit": of} if isinstance(of, str) else {"decision_id": of.decision_id}
     return Outcome(
         outcome_id=id_,
         metric=metric,
@@ -148,5 +147,6 @@ def outcome(
         occurred_at=at,
         received_at=at if received is None else received,
         corrects=corrects,
-        **named,
+        unit=of if isinstance(of, str) else None,
+        decision_id=None if isinstance(of, str) else of.decision_id,
     )

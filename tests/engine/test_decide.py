@@ -837,7 +837,7 @@ def test_attributes_are_kept_with_their_age_and_the_unknown_with_the_reason() ->
         }
     )
     assert record.context == {"weeks": 3, "device": "tv", "vip": True}
-    assert record.ages_us == {"weeks": HOUR, "device": 0, "vip": 0}
+    assert record.ages_us == {"weeks": HOUR}
     assert record.unknown == {
         "colour": "undeclared",
         "risk": "missing",
