@@ -76,7 +76,7 @@ class _Moment:
     now_us: int
     attributes: Attributes
     assignments: tuple[Assignment, ...]
-    verdicts: dict[int, tuple[bool | None, str]]
+    closed: bool
 
 
 def decide(
@@ -101,6 +101,7 @@ def decide(
     slots = _slots(surface, request.slots)
     attributes = read_attributes(surface, request.context, now_us)
     unit = request.unit
+    verdicts, closed = _surface_verdicts(surface, attributes)
     moment = _Moment(
         serving=serving,
         surface=surface,
@@ -110,7 +111,7 @@ def decide(
         now_us=now_us,
         attributes=attributes,
         assignments=assign(serving.workspace.design, unit, surface.id),
-        verdicts={},
+        closed=closed,
     )
     fallback = _insufficient(surface, attributes)
     choices = tuple(
@@ -129,6 +130,7 @@ def decide(
         context=dict(attributes.recorded),
         ages_us=dict(attributes.ages_us),
         unknown=dict(attributes.unknown),
+        verdicts=verdicts,
         revision=serving.workspace.revision,
         code_version=CODE_VERSION,
         assignments=tuple(
@@ -270,47 +272,51 @@ def _plan(slot: Slot, moment: _Moment) -> _Plan:
     return _Plan(None, factors, "policy", policy=workspace.policies[slot.policy])
 
 
+def _surface_verdicts(surface: Surface, attributes: Attributes) -> tuple[dict[str, str], bool]:
+    """The verdict of each of the surface's rules, and whether one closes all but the defaults."""
+    verdicts = {}
+    closed = False
+    for rule in surface.rules:
+        verdict, verdicts[rule.id] = _verdict(rule, attributes.values)
+        closed = closed or not rule.allows(verdict)
+    return verdicts, closed
+
+
 def _eligible(
     slot: Slot, moment: _Moment
 ) -> tuple[dict[str, str | dict[str, str]], tuple[str, ...]]:
-    """Every rule's verdict, and the actions that the rules leave; the default always stays."""
+    """The verdict of each of the slot's rules, and the actions left; the default always is."""
     verdicts: dict[str, str | dict[str, str]] = {}
-    blocked: set[str] = set()
+    blocked = set(slot.covered) if moment.closed else set()
+    values = moment.attributes.values
     for rule in slot.rules:
         covered = rule.actions if rule.actions is not None else slot.covered
         if rule.rule.reads_action:
             by_action = {}
             for id_ in slot.action_ids:
                 if id_ in covered:
-                    verdict, text = _verdict_on_action(rule, slot.actions[id_], moment)
-                    by_action[id_] = text
+                    of_action = _with_features(values, slot.actions[id_])
+                    verdict, by_action[id_] = _verdict(rule, of_action)
                     if not rule.allows(verdict):
                         blocked.add(id_)
             verdicts[rule.id] = by_action
         else:
-            verdict, text = _verdict(rule, moment)
-            verdicts[rule.id] = text
+            verdict, verdicts[rule.id] = _verdict(rule, values)
             if not rule.allows(verdict):
                 blocked |= covered
-    return verdicts, tuple(a for a in slot.action_ids if a not in blocked)
+    if not blocked:
+        return verdicts, slot.action_ids
+    return verdicts, tuple([a for a in slot.action_ids if a not in blocked])
 
 
-def _verdict(rule: HardRule, moment: _Moment) -> tuple[bool | None, str]:
-    """The verdict of a rule that reads no action, worked out once for all slots that share it."""
-    known = moment.verdicts.get(id(rule))
-    if known is None:
-        evaluation = rule.rule.evaluate(moment.attributes.values)
-        known = (evaluation.verdict, _LETTERS[evaluation.verdict] + evaluation.clauses)
-        moment.verdicts[id(rule)] = known
-    return known
+def _verdict(rule: HardRule, values: Mapping[str, Any]) -> tuple[bool | None, str]:
+    """A rule's verdict, and its letter before those of its clauses."""
+    verdict, clauses = rule.rule.evaluate(values)
+    return verdict, _LETTERS[verdict] + clauses
 
 
-def _verdict_on_action(rule: HardRule, action: Action, moment: _Moment) -> tuple[bool | None, str]:
-    values = dict(moment.attributes.values)
-    for name, value in action.features.items():
-        values[f"action.{name}"] = value
-    evaluation = rule.rule.evaluate(values)
-    return evaluation.verdict, _LETTERS[evaluation.verdict] + evaluation.clauses
+def _with_features(values: Mapping[str, Any], action: Action) -> Mapping[str, Any]:
+    return {**values, **{f"action.{name}": value for name, value in action.features.items()}}
 
 
 def _drawn(
@@ -363,12 +369,11 @@ def _drawn(
         hashed = f"{policy.salt}:{moment.surface.id}:{slot.id}:{moment.decision_id}"
     actions = [slot.actions[a] for a in eligible]
     context = policy_context(policy, moment.attributes)
-    own = model.policy.pmf(context, actions)
+    own, expected = model.policy.pmf_and_expected(context, actions)
     pmf = apply_floor(own, policy.floor)
     salt, _, rest = hashed.partition(":")
     uniform = bucket(salt, rest)
     index = draw(pmf, uniform)
-    expected = model.policy.expected(context, actions)
     action = eligible[index]
     return ChoiceRecord(
         slot=slot.id,

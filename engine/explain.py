@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -40,10 +40,15 @@ def explain(store: Store, revisions: Revisions, decision_id: str) -> dict[str, A
     document["owner"] = surface.owner
     for choice, shown in zip(record.choices, document["choices"], strict=True):
         shown["path_probability"] = choice.path_probability
-        shown["rules"] = _rules(surface.slots[choice.slot], choice)
+        slot = surface.slots[choice.slot]
+        shown["rules"] = [
+            *_rules(surface.rules, slot, choice, record.verdicts),
+            *_rules(slot.rules, slot, choice, choice.verdicts),
+        ]
         del shown["verdicts"]
         if shown["draw"] and choice.draw and choice.draw.expires_at:
             shown["draw"]["expires_at"] = rfc3339(choice.draw.expires_at)
+    del document["verdicts"]
     document["exposures"] = [
         {
             "slot": row.slot,
@@ -56,11 +61,16 @@ def explain(store: Store, revisions: Revisions, decision_id: str) -> dict[str, A
     return document
 
 
-def _rules(slot: Slot, choice: ChoiceRecord) -> list[dict[str, Any]]:
+def _rules(
+    rules: Sequence[HardRule],
+    slot: Slot,
+    choice: ChoiceRecord,
+    verdicts: Mapping[str, str | dict[str, str]],
+) -> list[dict[str, Any]]:
     """Each rule with its reason, owner, verdict by clause, and the actions it removed."""
     shown = []
-    for rule in slot.rules:
-        told = choice.verdicts.get(rule.id)
+    for rule in rules:
+        told = verdicts.get(rule.id)
         if told is None:
             continue
         covered = [a for a in choice.candidates if a in (rule.actions or slot.covered)]

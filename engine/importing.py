@@ -499,6 +499,7 @@ class _Builder:
             context=dict(attributes.recorded),
             ages_us=dict(attributes.ages_us),
             unknown=dict(attributes.unknown),
+            verdicts={},
             revision=self.workspace.revision,
             code_version=CODE_VERSION,
             assignments=self._assignments(row),

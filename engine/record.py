@@ -117,7 +117,8 @@ class DecisionRecord(msgspec.Struct, frozen=True):
     """One decision, whole. Times are integer microseconds since 1970-01-01 UTC.
 
     ``ages_us`` names the attributes that were observed before the decision, ``unknown`` those that
-    could not be used and why.
+    could not be used and why. ``verdicts`` are those of the surface's own rules, which hold for
+    every slot.
     """
 
     record_version: int
@@ -132,6 +133,7 @@ class DecisionRecord(msgspec.Struct, frozen=True):
     context: dict[str, Any]
     ages_us: dict[str, int]
     unknown: dict[str, str]
+    verdicts: dict[str, str]
     revision: str
     code_version: str
     assignments: tuple[AssignmentRecord, ...]

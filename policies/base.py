@@ -46,6 +46,12 @@ class BasePolicy(ABC, Generic[P]):
         """None: there is no model of the reward."""
         return None
 
+    def pmf_and_expected(
+        self, context: Context, actions: Sequence[Action]
+    ) -> tuple[FloatArray, FloatArray | None]:
+        """See `policies.types.Policy.pmf_and_expected`."""
+        return self.pmf(context, actions), self.expected(context, actions)
+
     def learn(self, feedback: Sequence[Feedback]) -> None:
         """Nothing to learn."""
         check_feedback(feedback)

@@ -101,9 +101,15 @@ class _Linear(BasePolicy[LinearParameters]):
 
     def pmf(self, context: Context, actions: Sequence[Action]) -> FloatArray:
         """(k,), see the class."""
+        return self.pmf_and_expected(context, actions)[0]
+
+    def pmf_and_expected(
+        self, context: Context, actions: Sequence[Action]
+    ) -> tuple[FloatArray, FloatArray]:
+        """See `policies.types.Policy.pmf_and_expected`."""
         mean, deviation = self._scores(context, actions)
         (pmf,) = self._choose(mean[None], deviation[None])
-        return np.asarray(pmf)
+        return np.asarray(pmf), mean
 
     def pmfs(self, contexts: Sequence[Context], actions: Sequence[Action]) -> FloatArray:
         """(n, k): `pmf` by matrix products over all contexts."""
@@ -121,8 +127,7 @@ class _Linear(BasePolicy[LinearParameters]):
 
     def expected(self, context: Context, actions: Sequence[Action]) -> FloatArray:
         """(k,): θ_aᵀx, in the reward's unit."""
-        x, _ = self._encoder.encode(context)
-        return np.asarray(self._coefficients[self._rows(action_ids(actions))] @ x)
+        return self._scores(context, actions)[0]
 
     def learn(self, feedback: Sequence[Feedback]) -> None:
         """Ridge updates in the order given; columns and actions grow as they are met."""

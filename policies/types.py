@@ -127,6 +127,11 @@ class Policy(Protocol):
     def expected(self, context: Context, actions: Sequence[Action]) -> FloatArray | None:
         """Expected reward of each action, (k,) in the reward's unit; None without a model."""
 
+    def pmf_and_expected(
+        self, context: Context, actions: Sequence[Action]
+    ) -> tuple[FloatArray, FloatArray | None]:
+        """`pmf` and `expected` of the same context, encoded once."""
+
     def learn(self, feedback: Sequence[Feedback]) -> None:
         """Learn from matured decisions, in their order; how they are batched changes nothing.
 

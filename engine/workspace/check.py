@@ -195,6 +195,7 @@ class _Compiler:
             ranges={
                 m: (p.range[0], p.range[1]) for m, p in part.metrics.items() if p.range is not None
             },
+            rules=shared,
             slots={
                 slot: self._slot((*path, "slots", slot), id_, slot, slot_part, part, types, shared)
                 for slot, slot_part in part.slots.items()
@@ -252,7 +253,7 @@ class _Compiler:
             policy=part.policy,
             actions=actions,
             values={a: action.value for a, action in part.actions.items()},
-            rules=(*shared, *own),
+            rules=own,
         )
 
     def _action(self, path: Path_, id_: str, part: ActionPart) -> Action:

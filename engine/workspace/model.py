@@ -114,6 +114,7 @@ class Surface:
     reward: Mapping[str, float]
     guardrails: tuple[Guardrail, ...]
     ranges: Mapping[str, tuple[float, float]]
+    rules: tuple[HardRule, ...]
     slots: Mapping[str, Slot]
 
     @cached_property

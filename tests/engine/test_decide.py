@@ -554,7 +554,7 @@ def test_where_only_the_default_is_open_it_is_served_by_rule_with_certainty() ->
     assert (choice.policy, choice.pmf, choice.draw) == ("outside", None, None)
 
 
-def test_a_rule_on_a_surface_is_worked_out_for_every_slot_and_kept_by_each() -> None:
+def test_a_rule_on_a_surface_closes_every_slot_and_is_kept_once() -> None:
     text = TWO_SLOTS.replace(
         "    owner: o@example.com\n    slots:\n      layout",
         "    owner: o@example.com\n    attributes: {ok: boolean}\n"
@@ -562,7 +562,8 @@ def test_a_rule_on_a_surface_is_worked_out_for_every_slot_and_kept_by_each() -> 
         "    slots:\n      layout",
     )
     record = decided(serving_of(workspace_of(text)), "home", 1, context={"ok": False})
-    assert [c.verdicts for c in record.choices] == [{"consent": "FF-"}] * 2
+    assert record.verdicts == {"consent": "FF-"}
+    assert [c.verdicts for c in record.choices] == [{}, {}]
     assert [c.eligible for c in record.choices] == [("X",), ("A",)]
 
 

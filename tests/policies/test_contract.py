@@ -97,6 +97,15 @@ def test_expected_is_absent_or_finite(case: Case) -> None:
 
 
 @every_kind
+def test_asking_for_both_at_once_gives_what_asking_for_each_gives(case: Case) -> None:
+    policy = case.trained()
+    for context in contexts(5, seed=11):
+        pmf, expected = policy.pmf_and_expected(context, ACTIONS)
+        np.testing.assert_array_equal(pmf, policy.pmf(context, ACTIONS))
+        np.testing.assert_array_equal(expected, policy.expected(context, ACTIONS))
+
+
+@every_kind
 def test_a_snapshot_read_back_decides_the_same(case: Case) -> None:
     for policy in (case.make(), case.trained()):
         data = policy.dumps()
