@@ -115,7 +115,7 @@ TABLES = ("decisions", "outcomes", "exposures", "assignments", "snapshots", "voi
 
 def counts(database: str) -> dict[str, int]:
     """Rows of each table of a database's log."""
-    with closing(sqlite3.connect(file_of(database))) as connection:
+    with closing(sqlite3.connect(f"file:{file_of(database)}?mode=ro", uri=True)) as connection:
         query = " UNION ALL ".join(f"SELECT '{table}', count(*) FROM {table}" for table in TABLES)
         return dict(connection.execute(query).fetchall())
 
@@ -205,9 +205,20 @@ class Server:
         """Start, and wait until it listens."""
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                self._command, stdout=log, stderr=log, cwd=self._cwd, env=environment()
+                self._command,
+                stdout=log,
+                stderr=log,
+                cwd=self._cwd,
+                env=environment(),
+                start_new_session=True,
             )
         self.url = until(self._listening, "the server to listen")
+
+    @property
+    def pid(self) -> int:
+        """The id of the process, which must run."""
+        assert self.process is not None
+        return self.process.pid
 
     def kill(self) -> None:
         """End it at once, as by ``kill -9``."""

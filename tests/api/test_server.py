@@ -1,0 +1,316 @@
+"""A server in a process of its own: killed, reloaded, learning, stopped, refused."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.api.running import ROOT, Server, counts, environment, evenhand, file_of, until
+from tests.api.workspaces import QUICK, write_quick_workspace
+
+KILLS = 2
+CLIENTS = 4
+
+
+@pytest.fixture
+def quick(tmp_path: Path) -> Path:
+    return write_quick_workspace(tmp_path / "quick")
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "server.log"
+
+
+def learned(server: Server, times: int) -> None:
+    """Decide until the server has learned some times."""
+    users = count()
+    with httpx.Client(base_url=server.url) as http:
+
+        def once_more() -> bool:
+            body = {"surface": "home", "user_id": f"learn-{next(users)}"}
+            http.post("/v1/decide", json=body).raise_for_status()
+            return len(server.logged("learned")) >= times
+
+        until(once_more, f"{times} snapshots")
+
+
+# Durability ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class Acknowledged:
+    """What a server said it had stored: bodies sent, and for decisions the answers."""
+
+    decisions: dict[str, tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=dict)
+    exposures: set[str] = field(default_factory=set)
+    outcomes: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def load(url: str, name: str, told: Acknowledged) -> None:
+    """Decide, expose and follow up until the server is gone, noting what it acknowledged."""
+    with httpx.Client(base_url=url, timeout=10) as http:
+        number = 0
+        while True:
+            number += 1
+            id_ = f"{name}-{number}"
+            body = {"surface": "home", "user_id": id_, "request_id": id_}
+            outcome = {"outcome_id": id_, "metric": "watch", "value": 1.0}
+            try:
+                answer = http.post("/v1/decide", json=body).raise_for_status().json()
+                assert answer["logged"]
+                told.decisions[id_] = body, answer
+                named = {"decision_id": answer["decision_id"]}
+                http.post("/v1/exposures", json=named).raise_for_status()
+                told.exposures.add(answer["decision_id"])
+                http.post("/v1/outcomes", json=outcome | named).raise_for_status()
+                told.outcomes[id_] = outcome | named
+            except httpx.TransportError:
+                return
+
+
+def test_a_kill_under_load_loses_and_doubles_nothing_acknowledged(
+    quick: Path, database: str, log: Path
+) -> None:
+    told = Acknowledged()
+    with Server(quick, database, log, "--learn-every=0.2") as server:
+        for kill in range(KILLS):
+            before = len(told.outcomes)
+            clients = [
+                threading.Thread(target=load, args=(server.url, f"{kill}-{client}", told))
+                for client in range(CLIENTS)
+            ]
+            for client in clients:
+                client.start()
+            until(lambda before=before: len(told.outcomes) > before + 40, "load")  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+            server.kill()
+            for client in clients:
+                client.join()
+            server.start()
+        with httpx.Client(base_url=server.url) as http:
+            for body, answer in told.decisions.values():
+                assert http.post("/v1/decide", json=body).json() == answer
+            for start in range(0, len(told.outcomes), 1_000):
+                some = list(told.outcomes.values())[start : start + 1_000]
+                receipt = http.post("/v1/outcomes", json=some).json()
+                assert receipt == {"accepted": 0, "duplicates": len(some), "unmatched": 0}
+    with closing(sqlite3.connect(file_of(database))) as connection:
+        stored = {
+            name: [row[0] for row in connection.execute(f"SELECT {key} FROM {name}")]
+            for name, key in (
+                ("decisions", "request_id"),
+                ("exposures", "decision_id || slot"),
+                ("outcomes", "outcome_id"),
+            )
+        }
+    assert told.decisions.keys() <= set(stored["decisions"])
+    assert {f"{id_}layout" for id_ in told.exposures} <= set(stored["exposures"])
+    assert told.outcomes.keys() <= set(stored["outcomes"])
+    for name, ids in stored.items():
+        assert len(ids) == len(set(ids)), name
+
+
+def test_a_stop_commits_what_was_accepted_and_ends_promptly(
+    quick: Path, database: str, log: Path
+) -> None:
+    """Though a client keeps its connection and the learner runs."""
+    told = Acknowledged()
+    with Server(quick, database, log, "--learn-every=0.2") as server, httpx.Client() as idle:
+        idle.get(f"{server.url}/healthz")
+        client = threading.Thread(target=load, args=(server.url, "stop", told))
+        client.start()
+        until(lambda: len(told.outcomes) > 20, "load")
+        began = time.monotonic()
+        server.signal(signal.SIGTERM)
+        assert server.ended() == -signal.SIGTERM
+        assert time.monotonic() - began < 5
+        client.join()
+        assert server.logged("stopped")
+        assert not server.logged("engine")
+    assert not file_of(database).with_name("log.db-wal").exists()
+    assert counts(database)["outcomes"] >= len(told.outcomes)
+
+
+# Reloading ----------------------------------------------------------------------------------------
+
+
+def test_a_hangup_reloads_and_a_broken_edit_keeps_the_last_good_one(
+    quick: Path, database: str, log: Path
+) -> None:
+    file = quick / "quick.yaml"
+    with Server(quick, database, log, "--learn-every=0") as server:
+        http = httpx.Client(base_url=server.url)
+
+        def revision() -> str:
+            body = {"surface": "home", "user_id": "u", "mode": "peek"}
+            found: str = http.post("/v1/decide", json=body).json()["revision"]
+            return found
+
+        with http:
+            first = revision()
+            file.write_text(QUICK.replace("floor: 0.2", "floor: 0.3"), encoding="utf-8")
+            server.signal(signal.SIGHUP)
+            until(lambda: server.logged("reloaded"), "the reload")
+            second = revision()
+            assert second != first
+            assert server.logged("reloaded")[0]["revision"] == second
+
+            file.write_text(QUICK.replace("lin_ucb", "lin_ubc"), encoding="utf-8")
+            server.signal(signal.SIGHUP)
+            refused = until(lambda: server.logged("reload_refused"), "the refusal")[0]
+            assert revision() == second
+            ready = http.get("/readyz")
+            assert ready.status_code == 200
+            assert ready.json()["revision"] == second
+            for said in (refused["why"], ready.json()["reload_fault"]):
+                assert "quick.yaml:" in said
+                assert "lin_ubc" in said
+
+            file.write_text(QUICK, encoding="utf-8")
+            server.signal(signal.SIGHUP)
+            until(lambda: len(server.logged("reloaded")) == 2, "the mended reload")
+            assert revision() == first
+            assert http.get("/readyz").json()["reload_fault"] is None
+
+
+# Learning -----------------------------------------------------------------------------------------
+
+
+def test_snapshots_swap_in_while_requests_flow_and_none_fails(
+    quick: Path, database: str, log: Path
+) -> None:
+    served: set[str] = set()
+    decided = ""
+    with (
+        Server(quick, database, log, "--learn-every=0.05") as server,
+        httpx.Client(base_url=server.url, timeout=10) as http,
+    ):
+        for number in range(2_000):
+            body: dict[str, Any] = {
+                "surface": "home", "user_id": f"u{number}", "context": {"weeks": number % 4},
+            }  # fmt: skip
+            answer = http.post("/v1/decide", json=body).raise_for_status().json()
+            assert answer["logged"]
+            outcome: dict[str, Any] = {"outcome_id": f"o{number}", "metric": "watch"}
+            outcome["value"] = number % 2
+            decided = outcome["decision_id"] = answer["decision_id"]
+            http.post("/v1/outcomes", json=outcome).raise_for_status()
+            if answer["choices"][0]["snapshot"]:
+                served.add(answer["choices"][0]["snapshot"])
+            if len(served) > 3:
+                break
+        assert len(served) > 3
+        assert http.get("/readyz").json()["learning_fault"] is None
+        replay = http.post(f"/v1/decisions/{decided}/replay").json()
+        assert replay["identical"]
+        assert {entry["level"] for entry in server.logged("learned")} == {"info"}
+
+
+def test_an_altered_snapshot_is_refused_and_its_parent_serves(
+    quick: Path, database: str, log: Path
+) -> None:
+    with Server(quick, database, log, "--learn-every=0.05") as server:
+        learned(server, 2)
+        server.kill()
+        with closing(sqlite3.connect(file_of(database))) as connection:
+            rows = connection.execute(
+                "SELECT digest, parent FROM snapshots ORDER BY seq"
+            ).fetchall()
+            digest, parent = rows[-1]
+            query = "SELECT data FROM snapshot_data WHERE digest = ?"
+            (data,) = connection.execute(query, (digest,)).fetchone()
+            query = "UPDATE snapshot_data SET data = ? WHERE digest = ?"
+            connection.execute(query, (data[:-1] + bytes([data[-1] ^ 1]), digest))
+            connection.commit()
+    with Server(quick, database, log, "--learn-every=0") as server:
+        ready = httpx.get(f"{server.url}/readyz").json()
+        assert ready["snapshots"] == {"layout:home.layout": parent}
+        said = server.logged("engine")[0]["message"]
+        assert digest in said
+        assert "altered" in said
+        assert "its parent serves" in said
+
+
+# Being refused ------------------------------------------------------------------------------------
+
+
+def test_a_second_server_on_the_database_is_told_who_holds_it(
+    quick: Path, database: str, log: Path
+) -> None:
+    with Server(quick, database, log) as server:
+        second = evenhand("serve", "--no-auth", f"--workspace={quick}", f"--database={database}")
+        assert second.returncode == 2
+        assert f'"evenhand serve" (process {server.pid})' in second.stderr
+        assert "Traceback" not in second.stderr
+        assert httpx.get(f"{server.url}/readyz").status_code == 200
+
+
+# What it says and what it loads -------------------------------------------------------------------
+
+
+def test_logs_are_json_lines_without_people(quick: Path, database: str, log: Path) -> None:
+    with Server(quick, database, log, "--learn-every=0.1") as server:
+        with httpx.Client(base_url=server.url) as http:
+            secret = "jane.doe"
+            body = {"surface": "home", "user_id": secret, "deadline_ms": 1, "request_id": secret}
+            for _ in range(5):
+                http.post("/v1/decide", json=body)
+            http.post("/v1/decide", json=body | {"surface": secret})
+            http.post("/v1/decide", json=body | {"context": {"weeks": secret}})
+            outcome = {"outcome_id": secret, "user_id": secret, "metric": "watch", "value": 1}
+            http.post("/v1/outcomes", json=outcome)
+            http.post("/v1/outcomes", json=outcome | {"value": 2})
+            http.get(f"/v1/decisions/{secret}")
+        server.signal(signal.SIGTERM)
+        server.ended()
+        lines = server.lines()
+    for line in lines:
+        assert json.loads(line).keys() >= {"event", "level", "timestamp"}
+        assert secret not in line
+
+
+IMPORTS = """
+import asyncio, sys
+from pathlib import Path
+import httpx
+import api.cli.main, api.server
+from api.app import Settings, create_app
+from tests.api.running import Journal
+
+async def main(workspace, database):
+    app = create_app(Settings(Path(workspace), database, None), Journal())
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://evenhand") as http:
+            for surface in ("home", "nudge"):
+                body = {"surface": surface, "user_id": "u1", "context": {"consent": True}}
+                answer = (await http.post("/v1/decide", json=body)).raise_for_status().json()
+                await http.get(f"/v1/decisions/{answer['decision_id']}")
+            await http.get("/metrics")
+            await http.get("/openapi.json")
+
+asyncio.run(main(*sys.argv[1:]))
+heavy = "pandas statsmodels sklearn mabwiser vowpalwabbit pyarrow duckdb matplotlib polars"
+print(*sorted(set(heavy.split()) & set(sys.modules)))
+"""
+
+
+def test_the_server_loads_nothing_heavy(folder: Path, database: str) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-P", "-c", IMPORTS, str(folder), database],
+        capture_output=True, text=True, cwd=ROOT, env=environment(), check=True,
+    )  # fmt: skip
+    assert ran.stdout.split() == []
