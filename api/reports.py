@@ -43,8 +43,8 @@ async def run_report(
     url: str = request.app.state.database
     async with _AT_ONCE:
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "api.cli", command, f"--database={url}", "--json", *arguments,
-            stdout=PIPE, stderr=PIPE,
+            sys.executable, "-P", "-m", "api.cli", command, f"--database={url}", "--json",
+            *arguments, stdout=PIPE, stderr=PIPE, start_new_session=True,
         )  # fmt: skip
         try:
             async with asyncio.timeout(LONGEST_SECONDS):

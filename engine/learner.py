@@ -79,9 +79,12 @@ class LearnerProcess:
 
     async def _running(self) -> Process:
         if self._process is None or self._process.returncode is not None:
+            # -P: what stands where the server was started is not ours. A session of its own: an
+            # interrupt from the terminal is the server's to handle.
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "engine.learner", self._url, stdin=PIPE, stdout=PIPE
-            )
+                sys.executable, "-P", "-m", "engine.learner", self._url,
+                stdin=PIPE, stdout=PIPE, start_new_session=True,
+            )  # fmt: skip
         return self._process
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -144,6 +145,18 @@ def test_a_stop_commits_what_was_accepted_and_ends_promptly(
     assert counts(database)["outcomes"] >= len(told.outcomes)
 
 
+def test_an_interrupt_from_the_terminal_stops_it_without_a_traceback(
+    quick: Path, database: str, log: Path
+) -> None:
+    """Ctrl-C reaches the whole process group, so also a learner that is of it."""
+    with Server(quick, database, log, "--learn-every=0.05") as server:
+        learned(server, 1)
+        os.killpg(server.pid, signal.SIGINT)
+        server.ended()
+        assert server.logged("stopped")
+        assert "Traceback" not in "\n".join(server.lines())
+
+
 # Reloading ----------------------------------------------------------------------------------------
 
 
@@ -256,6 +269,21 @@ def test_a_second_server_on_the_database_is_told_who_holds_it(
         assert f'"evenhand serve" (process {server.pid})' in second.stderr
         assert "Traceback" not in second.stderr
         assert httpx.get(f"{server.url}/readyz").status_code == 200
+
+
+def test_a_folder_of_the_users_own_code_does_not_shadow_the_engine(
+    quick: Path, database: str, log: Path, tmp_path: Path
+) -> None:
+    """The learner and reports are children; nothing of where the server was started is run."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for package in ("api", "engine", "policies", "experiments"):
+        (elsewhere / f"{package}.py").write_text("raise SystemExit(9)\n", encoding="utf-8")
+    with Server(quick, database, log, "--learn-every=0.05", cwd=elsewhere) as server:
+        learned(server, 1)
+        assert server.logged("engine") == []
+        report = httpx.get(f"{server.url}/v1/lift?experiment=nothing", timeout=60)
+        assert report.status_code == 404
 
 
 # What it says and what it loads -------------------------------------------------------------------
