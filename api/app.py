@@ -24,6 +24,7 @@ from api.problems import FieldError, problem, problem_of
 from api.routes import router
 from api.telemetry import Telemetry
 from engine.errors import EngineError
+from engine.revisions import Revisions, check_succession
 from engine.service import Engine, Journal
 from engine.store import Store
 from engine.version import __version__
@@ -52,6 +53,11 @@ def create_app(settings: Settings, journal: Journal) -> FastAPI:
     telemetry = Telemetry()
     workspace = load_workspace(settings.workspace)
     store = Store(settings.database, writer="evenhand serve")
+    try:
+        check_succession(Revisions(store).latest(), workspace)
+    except BaseException:
+        store.close()
+        raise
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

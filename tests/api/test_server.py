@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -19,6 +20,9 @@ from typing import Any
 import httpx
 import pytest
 
+from engine.revisions import activate
+from engine.store import Store
+from engine.workspace import load_workspace
 from tests.api.running import ROOT, Server, counts, environment, evenhand, file_of, until
 from tests.api.workspaces import QUICK, write_quick_workspace
 
@@ -269,6 +273,30 @@ def test_a_second_server_on_the_database_is_told_who_holds_it(
         assert f'"evenhand serve" (process {server.pid})' in second.stderr
         assert "Traceback" not in second.stderr
         assert httpx.get(f"{server.url}/readyz").status_code == 200
+
+
+def test_a_port_that_is_taken_is_bad_usage(quick: Path, database: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        where = f"--workspace={quick}", f"--database={database}"
+        refused = evenhand("serve", "--no-auth", f"--port={port}", *where)
+    assert refused.returncode == 2
+    assert f"`--port` is {port}" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_workspace_that_moves_units_of_a_running_experiment_is_refused(
+    quick: Path, database: str
+) -> None:
+    store = Store(database, writer="test")
+    activate(store, load_workspace(quick), lambda: 1)
+    store.close()
+    moved = QUICK.replace("[0.0, 0.5]", "[0.2, 0.7]")
+    (quick / "quick.yaml").write_text(moved, encoding="utf-8")
+    refused = evenhand("serve", "--no-auth", f"--workspace={quick}", f"--database={database}")
+    assert refused.returncode == 2
+    assert "quick_test.range" in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 def test_a_folder_of_the_users_own_code_does_not_shadow_the_engine(
