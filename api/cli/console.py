@@ -53,7 +53,8 @@ def fail(error: Exception, *, as_json: bool) -> NoReturn:
         sys.stderr.write(msgspec.json.encode(fault).decode() + "\n")
     elif isinstance(error, ConfigurationError):
         for fault_ in error.faults:
-            err.print(f"[red]✗[/] {fault_}", highlight=False, soft_wrap=True, markup=True)
+            err.print("[red]✗[/] ", end="")
+            err.print(str(fault_), highlight=False, soft_wrap=True, markup=False)
     else:
         err.print("[red]✗[/] ", end="")
         err.print(str(error), highlight=False, soft_wrap=True, markup=False)

@@ -99,6 +99,19 @@ def test_only_loopback_is_served(folder: Path, database: str, host: str) -> None
     assert "127.0.0.1" in ran.err
 
 
+def test_a_workspace_with_faults_is_not_served(folder: Path, database: str) -> None:
+    """Whatever the faulty value holds, it is shown as it stands."""
+    surfaces = SURFACES.replace("policy: layout", 'policy: "[/bold]"')
+    (folder / "surfaces.yaml").write_text(surfaces, encoding="utf-8")
+    ran = run("serve", "--no-auth", "--workspace", folder, "--database", database)
+    assert ran.status == 2
+    assert "[/bold]" in ran.err
+    assert "surfaces.yaml:" in ran.err
+
+
+# check --------------------------------------------------------------------------------------------
+
+
 def test_a_sound_workspace_is_summed_up(folder: Path) -> None:
     assert "is sound" in run("check", folder).out
     summary = run("check", folder, "--json").json()
