@@ -42,7 +42,7 @@ from engine.record import (
     DrawRecord,
     IdentityRecord,
 )
-from engine.request import parse_time, read_attributes
+from engine.request import Attributes, check_id, parse_time, read_attributes
 from engine.revisions import activate
 from engine.store import Store
 from engine.workspace import Learner, Slot, Surface, Workspace, workspace_from_content
@@ -176,9 +176,10 @@ def import_table(
     if workspace is None:
         workspace = workspace_from_content(msgspec.json.encode(_derived(rows)))
     _check_workspace(workspace, mapping)
-    activate(store, workspace, clock)
     rows.check(workspace)
     builder = _Builder(rows, workspace, mapping.source or source)
+    builder.check()
+    activate(store, workspace, clock)
     decisions = outcomes = 0
     for start in range(0, len(table), ROWS_PER_WRITE):
         entries = list(builder.entries(start, min(start + ROWS_PER_WRITE, len(table))))
@@ -460,6 +461,15 @@ class _Builder:
             if (learner.surface, learner.slot) == (self.surface.id, self.slot.id)
         ]
 
+    def check(self) -> None:
+        """Raises EngineError at the first row whose unit or attributes no record can hold."""
+        for row, unit in enumerate(self.rows.units):
+            try:
+                check_id("unit", unit)
+            except RequestError as error:
+                raise EngineError(f"row {row + 1}: {error}") from error
+            self._attributes(row)
+
     def entries(self, start: int, end: int) -> Iterator[Entry]:
         """Decisions of the rows [start, end), then their outcomes."""
         outcomes: list[Outcome] = []
@@ -479,11 +489,7 @@ class _Builder:
     def _record(self, row: int) -> DecisionRecord:
         rows, mapping = self.rows, self.rows.mapping
         decided_at = rows.decided_at[row]
-        given = {name: values[row] for name, values in rows.context.items()}
-        try:
-            attributes = read_attributes(self.surface, given, decided_at)
-        except RequestError as error:
-            raise EngineError(f"row {row + 1}: {error}") from error
+        attributes = self._attributes(row)
         request_id = f"import/{self.source}/{row + 1}"
         decision_id = str(_uuid8(request_id))
         return DecisionRecord(
@@ -519,6 +525,13 @@ class _Builder:
                 ),
             ),
         )
+
+    def _attributes(self, row: int) -> Attributes:
+        given = {name: values[row] for name, values in self.rows.context.items()}
+        try:
+            return read_attributes(self.surface, given, self.rows.decided_at[row])
+        except RequestError as error:
+            raise EngineError(f"row {row + 1}: {error}") from error
 
     def _assignments(self, row: int) -> tuple[AssignmentRecord, ...]:
         experiment, rows = self.rows.mapping.experiment, self.rows

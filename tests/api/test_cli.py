@@ -295,6 +295,16 @@ MAPPING: dict[str, Any] = {
 }
 
 
+MAIL = """
+surfaces:
+  mail:
+    owner: growth@example.com
+    attributes: {age: integer}
+    metrics: {click: {window: 1d}}
+    slots: {body: {default: a, actions: {a: {value: a}, c: {value: c}}}}
+"""
+
+
 def import_(
     folder: Path, database: str, mapping: dict[str, Any] | str = "", rows: list[str] | None = None
 ) -> Ran:
@@ -408,6 +418,36 @@ def test_a_bad_row_stores_nothing(tmp_path: Path, database: str, row: str, says:
     ran = import_(tmp_path, database, rows=[*ROWS, row])
     assert ran.status == 2
     assert says in ran.err.replace('\\"', '"')
+    assert nothing_stored(database)
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        (f"u9,2026-03-01T10:00:00Z,a,0.5,1,{2**60}", "row 2041: `context.age`"),
+        (f"{'u' * 10_000},2026-03-01T10:00:00Z,a,0.5,1,30", "row 2041: `unit` has 10,000"),
+    ],
+)
+def test_a_bad_row_far_down_stores_nothing(
+    tmp_path: Path, database: str, row: str, says: str
+) -> None:
+    """Every row is checked before any is stored, though they are written in parts."""
+    ran = import_(tmp_path, database, rows=[*ROWS * 51, row])
+    assert ran.status == 2
+    assert says in ran.err
+    assert nothing_stored(database)
+
+
+def test_an_action_that_the_workspace_lacks_stores_nothing(tmp_path: Path, database: str) -> None:
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    (workspace / "mail.yaml").write_text(MAIL, encoding="utf-8")
+    (tmp_path / "rows.csv").write_text(HEAD + "\n".join(ROWS))
+    (tmp_path / "mapping.yaml").write_text(json.dumps(changed(experiment=None)))
+    files = tmp_path / "rows.csv", "--mapping", tmp_path / "mapping.yaml"
+    ran = run("import", *files, "--database", database, "--workspace", workspace)
+    assert ran.status == 2
+    assert '`action` is "b" in row 2' in ran.err
     assert nothing_stored(database)
 
 
