@@ -127,15 +127,14 @@ def test_every_kind_of_decision_replays_to_the_byte_here_and_in_another_process(
         "fallback",
     }
     assert replays(url) == (210, 210)
-    for seed in ("0", "77"):
-        there = subprocess.run(
-            [sys.executable, "-m", "tests.engine.replay_again", url],
-            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert there.stdout.split() == ["210", "210"]
+    there = subprocess.run(
+        [sys.executable, "-m", "tests.engine.replay_again", url],
+        env={**os.environ, "PYTHONHASHSEED": "77", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert there.stdout.split() == ["210", "210"]
 
 
 def _kind_of(choice: ChoiceRecord) -> str:
