@@ -54,7 +54,7 @@ def create_app(settings: Settings, journal: Journal) -> FastAPI:
     workspace = load_workspace(settings.workspace)
     store = Store(settings.database, writer="evenhand serve")
     try:
-        check_succession(Revisions(store).latest(), workspace)
+        check_succession(Revisions(store), workspace)
     except BaseException:
         store.close()
         raise

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from benchmarks import assignment, attribution, policies
+from benchmarks import assignment, attribution, decision, policies
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "assignment": assignment.main,
     "attribution": attribution.main,
+    "decision": decision.main,
     "policies": policies.main,
 }
 

@@ -16,6 +16,7 @@ from engine.store import Store
 MOST_IN_BATCH = 512
 MOST_WAITING = 20_000
 CHECKPOINT_EVERY = 200
+_RETRY_S = 0.5
 
 
 @dataclass(slots=True, eq=False)
@@ -45,6 +46,9 @@ class Committer:
         self._committing: list[Ticket] = []
         self._wake = asyncio.Event()
         self._closing = False
+        self._held: list[int] = []
+        self._background: set[asyncio.Task[None]] = set()
+        self._folding: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._task = asyncio.create_task(self._run(), name="committer")
         self.failure: StoreError | None = None
@@ -87,8 +91,37 @@ class Committer:
 
     def watermark(self) -> int:
         """The last microsecond of which all that was stamped by it is durable."""
-        pending = (ticket.since for ticket in (*self._committing, *self._waiting))
-        return min(pending, default=self._clock()) - 1
+        pending = [ticket.since for ticket in (*self._committing, *self._waiting)]
+        return min([*pending, *self._held], default=self._clock()) - 1
+
+    def persist(self, entry: Entry, since: int) -> None:
+        """Queue an entry that must be stored, again and again until it is.
+
+        The watermark stays below ``since`` as long.
+        """
+        self._held.append(since)
+        task = asyncio.create_task(self._persisted(entry, since), name="persist")
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _persisted(self, entry: Entry, since: int) -> None:
+        while not self._closing:
+            try:
+                await self.write(entry, since)
+            except StoreError:
+                await asyncio.sleep(_RETRY_S)
+            else:
+                break
+        self._held.remove(since)
+
+    def _checkpoint(self) -> None:
+        """Fold the write-ahead log back beside the commits, which it does not hold up."""
+        if self._folding is None or self._folding.done():
+            self._folding = asyncio.create_task(self._folded(), name="checkpoint")
+
+    async def _folded(self) -> None:
+        with suppress(StoreError):
+            await asyncio.to_thread(self._store.checkpoint)
 
     async def close(self) -> None:
         """Commit what is queued, then stop."""
@@ -96,6 +129,10 @@ class Committer:
         self._wake.set()
         with suppress(asyncio.CancelledError):
             await self._task
+        for task in [*self._background, *([self._folding] if self._folding else [])]:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
         self._thread.shutdown()
 
     async def _run(self) -> None:
@@ -119,9 +156,8 @@ class Committer:
             if self._observe:
                 self._observe(len(batch), loop.time() - began)
             batches += 1
-            if batches % CHECKPOINT_EVERY == 0 or (not self._waiting and batches % 20 == 0):
-                with suppress(StoreError):
-                    await loop.run_in_executor(self._thread, self._store.checkpoint)
+            if batches % CHECKPOINT_EVERY == 0:
+                self._checkpoint()
 
     async def _commit(self, loop: asyncio.AbstractEventLoop, batch: list[Ticket]) -> None:
         entries = [ticket.entry for ticket in batch]
@@ -129,7 +165,8 @@ class Committer:
             results = await loop.run_in_executor(
                 self._thread, self._store.write, entries, self._clock()
             )
-        except StoreError as error:
+        except Exception as unforeseen:  # noqa: BLE001  whatever it is, callers wait and the next batch must go
+            error = _as_store_error(unforeseen)
             self.failure = error
             if len(batch) == 1:
                 _fail(batch[0], error)
@@ -142,6 +179,12 @@ class Committer:
         for ticket, result in zip(batch, results, strict=True):
             if not ticket.done.done():
                 ticket.done.set_result(result)
+
+
+def _as_store_error(error: Exception) -> StoreError:
+    if isinstance(error, StoreError):
+        return error
+    return StoreError(f"the log failed unforeseen: {type(error).__name__}: {error}")
 
 
 def _fail(ticket: Ticket, error: StoreError) -> None:

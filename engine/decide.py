@@ -45,7 +45,7 @@ class Serving:
 
 @dataclass(frozen=True, slots=True)
 class StickyDraw:
-    """A draw made earlier in the period: what a later decision refers to."""
+    """A draw made earlier in the period: what a later decision on the same path refers to."""
 
     id: str
     key: str
@@ -55,6 +55,7 @@ class StickyDraw:
     expires_at: int
     redraw: int
     snapshot: str | None
+    path: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +234,8 @@ def _choose(slot: Slot, moment: _Moment) -> ChoiceRecord:
         if plan.pinned in eligible:
             return settled(plan.pinned, plan.reason)
         return settled(slot.default, "rule")
+    # With one action left nothing is drawn, nor is a sticky draw referred to: its reward would
+    # gain such decisions only where the default had been drawn.
     if len(eligible) == 1:
         return settled(slot.default, "rule" if len(slot.actions) > 1 else plan.reason)
     try:
@@ -336,7 +339,8 @@ def _drawn(
         key = sticky_key(policy, slot.name, moment.unit, moment.now_us)
         expires_at = (moment.now_us // policy.period_us + 1) * policy.period_us
         earlier = moment.inputs.sticky.get(key)
-        if earlier is not None and earlier.action in eligible:
+        # A draw of another variant's model is none of this one's.
+        if earlier and earlier.action in eligible and earlier.path == plan.path:
             return ChoiceRecord(
                 slot=slot.id,
                 action=earlier.action,

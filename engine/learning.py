@@ -68,10 +68,13 @@ def learn(
     closed_by = until_us - surface.reward_horizon_us
     found = newest_sound(store, learner, warn)
     parent = found[0].digest if found else None
+    if found and not refit:
+        refit = _missed_some(store, learner, found[0], warn)
     if found and found[1].resumable and not refit:
-        policy, position, total = found[1], found[0].position, found[0].learned
+        policy, position = found[1], found[0].position
+        passed, total = found[0].passed, found[0].learned
     else:
-        policy, position, total = fresh(learner.policy), Position(), 0
+        policy, position, passed, total = fresh(learner.policy), Position(), 0, 0
         if found and not refit and not _anything_after(store, learner, found[0], closed_by):
             return None
     began = position
@@ -95,6 +98,7 @@ def learn(
         digest=snapshot_digest(data),
         parent=parent,
         position=position,
+        passed=passed + learned + skipped,
         learned=total + learned,
         created_at=now_us,
         data=data,
@@ -113,8 +117,8 @@ def _take(policy: Policy, feedback: Sequence[Feedback], learner: Learner, warn: 
         for one in feedback:
             try:
                 policy.learn([one])
-            except PolicyError as error:
-                warn(f"learner {learner.id} passes over a decision: {error}")
+            except PolicyError:
+                warn(f"learner {learner.id} passes over a decision whose reward it cannot hold")
             else:
                 taken += 1
         return taken
@@ -128,6 +132,18 @@ def _selector(units: UnitRange | None) -> str | None:
 def _joint(parent: SnapshotRow, units: UnitRange | None) -> str | None:
     """The units of a snapshot that continues its parent: the parent's, if they are the same."""
     return parent.units if parent.units == _selector(units) else None
+
+
+def _missed_some(store: Store, learner: Learner, row: SnapshotRow, warn: Warn) -> bool:
+    """Whether rows came to stand before a snapshot's position since, as an import's may."""
+    before = store.read(lambda c: ask.closed_before(c, learner.id, row.position))
+    if before == row.passed:
+        return False
+    warn(
+        f"learner {learner.id} begins anew: {before - row.passed:,} decisions came to the log that "
+        "are older than the last it learned from"
+    )
+    return True
 
 
 def _anything_after(store: Store, learner: Learner, row: SnapshotRow, closed_by: int) -> bool:
@@ -178,8 +194,9 @@ def _feedback(
             yield Feedback(
                 features(record, made_by), actions, choice.action, choice.propensity, value
             )
-        except PolicyError as error:
-            warn(f"learner {learner.id} passes over a decision: {error}")
+        except PolicyError:
+            # What it says of the row would be personal data in a log.
+            warn(f"learner {learner.id} passes over decision {record.decision_id}: not learnable")
 
 
 def features(record: DecisionRecord, surface: Surface) -> dict[str, float | str | bool | None]:

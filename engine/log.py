@@ -30,13 +30,18 @@ class Learnable:
 
 @dataclass(frozen=True, slots=True)
 class DecisionEntry:
-    """A decision to append, with what the log is searched by."""
+    """A decision to append, with what the log is searched by.
+
+    Committed after ``answer_by``, it is marked void in the same breath: its caller was or will be
+    answered with the defaults.
+    """
 
     record: DecisionRecord
     data: bytes
     request_digest: str | None
     learnables: tuple[Learnable, ...]
     sticky: Mapping[str, StickyDraw]
+    answer_by: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +98,6 @@ class VoidEntry:
 
     decision_id: str
     reason: str
-    at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,7 @@ class Position:
 class SnapshotEntry:
     """A learner's new state; ``parent`` is the digest it grew from.
 
+    ``passed`` counts the rows up to ``position``, ``learned`` those of them that it learned from.
     ``units`` is the selector of the units it learned from, None where it may be any.
     """
 
@@ -120,6 +125,7 @@ class SnapshotEntry:
     digest: str
     parent: str | None
     position: Position
+    passed: int
     learned: int
     created_at: int
     data: bytes
@@ -142,11 +148,15 @@ Entry: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The entry is durable; ``duplicates`` of its parts were so before."""
+    """The entry is durable; ``duplicates`` of its parts were so before.
+
+    ``void`` says of a decision that it came after its deadline.
+    """
 
     accepted: int = 1
     duplicates: int = 0
     unmatched: int = 0
+    void: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +190,7 @@ def decision_entry(
     record: DecisionRecord,
     request: DecideRequest | None = None,
     also_learns: Iterable[Learner] = (),
+    answer_by: int | None = None,
 ) -> DecisionEntry:
     """The log entry of a decision; ``also_learns`` are learners that did not make it."""
     learnables = []
@@ -207,6 +218,7 @@ def decision_entry(
                 expires_at=drawn.expires_at,
                 redraw=drawn.redraw,
                 snapshot=choice.snapshot,
+                path=choice.path,
             )
     return DecisionEntry(
         record=record,
@@ -214,6 +226,7 @@ def decision_entry(
         request_digest=request_digest(request) if request and request.request_id else None,
         learnables=tuple(learnables),
         sticky=sticky,
+        answer_by=answer_by,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from engine.decide import Model, Serving
 from engine.errors import SnapshotError
@@ -13,6 +13,7 @@ from engine.workspace import Learner, PolicySpec, Workspace
 from policies import Policy, PolicyError, load_policy, make_policy, snapshot_digest
 
 Warn = Callable[[str], None]
+Keep = Callable[[Sequence[SnapshotEntry]], None]
 
 
 def fresh(policy: PolicySpec) -> Policy:
@@ -49,6 +50,7 @@ def initial_snapshot(learner: Learner, now_us: int) -> SnapshotEntry:
         digest=snapshot_digest(data),
         parent=None,
         position=Position(),
+        passed=0,
         learned=0,
         created_at=now_us,
         data=data,
@@ -67,11 +69,14 @@ def newest_sound(store: Store, learner: Learner, warn: Warn) -> tuple[SnapshotRo
     return None
 
 
-def serving(store: Store, workspace: Workspace, now_us: int, warn: Warn) -> Serving:
+def serving(
+    store: Store, workspace: Workspace, now_us: int, warn: Warn, *, keep: Keep | None = None
+) -> Serving:
     """A revision ready to serve: each learner from its newest sound snapshot.
 
     A learner without one begins anew; where the store is writable that beginning is stored first,
-    so that every snapshot named in a record can be read back.
+    by ``keep`` if something else than this call does the writing, so that every snapshot named in a
+    record can be read back.
     """
     models: dict[str, Model] = {}
     beginnings = []
@@ -83,7 +88,9 @@ def serving(store: Store, workspace: Workspace, now_us: int, warn: Warn) -> Serv
             beginning = initial_snapshot(learner, now_us)
             beginnings.append(beginning)
             models[learner.id] = Model(fresh(learner.policy), beginning.digest)
-    if beginnings and store.writable:
+    if beginnings and keep:
+        keep(beginnings)
+    elif beginnings and store.writable:
         store.write(beginnings, now_us)
     return Serving(workspace, models | static_models(workspace))
 

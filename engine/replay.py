@@ -125,7 +125,10 @@ def _sticky(store: Store, record: DecisionRecord) -> dict[str, StickyDraw]:
         if hashed:
             known = store.read(lambda c, hashed=hashed: ask.sticky_draw(c, hashed))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
             if known is None:
-                raise EngineError(f"sticky draw {hashed} is not stored; the log is damaged")
+                raise EngineError(
+                    f"the sticky draw {choice.draw.id if choice.draw else ''} is not stored; "
+                    "the log is damaged"
+                )
             found[known[0]] = known[1]
     return found
 

@@ -21,6 +21,7 @@ from attribution import (
     join_units,
     lift,
 )
+from attribution.report import LiftReport
 from engine.decide import policy_context
 from engine.errors import NotFoundError, ReportError
 from engine.ids import to_datetime, to_microseconds
@@ -91,7 +92,9 @@ def lift_report(
         raise ReportError(str(error)) from error
     return {
         "experiment": experiment,
+        "owner": workspace.experiment_owners[experiment],
         **report.to_json(),
+        "guardrails": _guardrails(workspace, design, report),
         "left_out": {
             "open_windows": dict(joined.open),
             "late_outcomes": dict(joined.late),
@@ -99,6 +102,36 @@ def lift_report(
         },
         "notes": [CARRY_OVER],
     }
+
+
+def _guardrails(
+    workspace: Workspace, experiment: Experiment, report: LiftReport
+) -> list[dict[str, Any]]:
+    """Whether each guardrail of the experiment's surfaces held, by the interval of its metric.
+
+    ``held``: the interval excludes a worsening beyond the margin. ``broken``: it excludes anything
+    less. ``open``: it excludes neither, or there is none; that is no pass.
+    """
+    surfaces = {slot.partition(".")[0] for slot in experiment.slots}
+    guards = {g.metric: g for s in sorted(surfaces) for g in workspace.surfaces[s].guardrails}
+    told = []
+    for result in report.results:
+        guard = guards.get(result.metric)
+        if guard is None:
+            continue
+        ends = (result.low, result.high)
+        worst, best = (ends[1], ends[0]) if guard.direction == "down" else (-ends[0], -ends[1])
+        verdict = "held" if worst < guard.margin else "broken" if best > guard.margin else "open"
+        told.append(
+            {
+                "metric": guard.metric,
+                "variant": result.variant,
+                "direction": guard.direction,
+                "margin": guard.margin,
+                "verdict": verdict,
+            }
+        )
+    return told
 
 
 def _experiment(workspace: Workspace, id_: str) -> Experiment:
@@ -148,6 +181,11 @@ class _Rows:
     pmf: FloatArray | None
     left_out: Mapping[str, int]
 
+    @property
+    def sticky(self) -> bool:
+        """Whether some row is a draw with its rewards summed over a period."""
+        return bool(self.frame["expires_at"].notna().any())
+
 
 def ope_report(
     source: LogSource,
@@ -195,7 +233,7 @@ def ope_report(
             time="decided_at",
             logger="logger",
             decision_id="decision_id",
-            reward_range=_reward_range(rows.surface, metric),
+            reward_range=_reward_range(rows, metric),
             max_weight=_max_weight(rows),
         )
         report = evaluate(log, pmfs, ESTIMATORS, against=against, alpha=alpha)
@@ -205,6 +243,7 @@ def ope_report(
         "surface": surface,
         "slot": slot,
         "metric": metric or "reward",
+        "row": "draw" if rows.sticky else "decision",
         **report.to_json(),
         "left_out": dict(rows.left_out),
         "notes": notes,
@@ -243,37 +282,56 @@ def _rows(
         inside = _selected(choices["unit"], units)
         left_out["other_units"] = int((~inside).sum())
         choices = choices[inside]
-    joined = join_decisions(
-        choices,
-        source.outcomes(list(reward)).to_pandas(),
-        [surface.metrics[name] for name in reward],
-        pd.Timestamp(to_datetime(as_of_us)),
-        reward,
-    )
+    choices, lost = _served_as_drawn(choices)
+    left_out["draws_void"] = lost
+    try:
+        joined = join_decisions(
+            choices,
+            source.outcomes(list(reward)).to_pandas(),
+            [surface.metrics[name] for name in reward],
+            pd.Timestamp(to_datetime(as_of_us)),
+            reward,
+        )
+    except AttributionError as error:
+        raise ReportError(str(error)) from error
     left_out |= {"open_windows": joined.open, "late_outcomes": sum(joined.late.values())}
-    frame = _one_row_a_draw(joined.frame, surface, as_of_us)
+    frame, left_out["open_periods"] = _one_row_a_draw(joined.frame, surface, as_of_us)
     if frame.empty:
+        told = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in left_out.items())
         raise ReportError(
-            f'no decision of "{surface_id}.{slot}" has been drawn and has matured yet '
-            f"({left_out}); there is nothing to evaluate"
+            f'no decision of "{surface_id}.{slot}" was drawn and has matured yet ({told}); '
+            "there is nothing to evaluate"
         )
     actions, eligible, pmf = _matrices(frame, tuple(surface.slots[slot].actions))
     frame["logger"] = frame["snapshot"].fillna(frame["policy"]).fillna("import")
     return _Rows(surface, workspace, _with_context(frame), actions, eligible, pmf, left_out)
 
 
-def _one_row_a_draw(frame: pd.DataFrame, surface: Surface, as_of_us: int) -> pd.DataFrame:
-    """Sticky draws as one row each, at the context of the draw, the reward summed over it."""
+def _served_as_drawn(choices: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """The choices whose draw is among them, and how many have lost theirs to a void decision."""
+    drawn = set(choices.loc[choices["drawn"], "draw_id"])
+    orphaned = choices["draw_id"].notna() & ~choices["draw_id"].isin(drawn)
+    return choices[~orphaned], int(orphaned.sum())
+
+
+def _one_row_a_draw(
+    frame: pd.DataFrame, surface: Surface, as_of_us: int
+) -> tuple[pd.DataFrame, int]:
+    """Sticky draws as one row each, at the context of the draw, the reward summed over it.
+
+    Also how many draws are left out because their period or its windows are still open.
+    """
     sticky = frame["expires_at"].notna()
     if not sticky.any():
-        return frame.reset_index(drop=True)
+        return frame.reset_index(drop=True), 0
     uses = frame[sticky]
     sums = uses.groupby("draw_id")["reward"].sum()
     made = uses[uses["drawn"]].copy()
     ripe_by = pd.Timestamp(to_datetime(as_of_us - surface.reward_horizon_us))
-    made = made[made["expires_at"] <= ripe_by]
+    ripe = made["expires_at"] <= ripe_by
     made["reward"] = made["draw_id"].map(sums)
-    return pd.concat([frame[~sticky], made]).sort_values("decided_at").reset_index(drop=True)
+    rows = pd.concat([frame[~sticky], made[ripe]]).sort_values("decided_at")
+    return rows.reset_index(drop=True), int((~ripe).sum())
 
 
 def _matrices(
@@ -308,8 +366,11 @@ def _with_context(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([frame, table[scalars].add_prefix("context.")], axis=1)
 
 
-def _reward_range(surface: Surface, metric: str | None) -> tuple[float, float] | None:
-    return surface.reward_range if metric is None else surface.ranges.get(metric)
+def _reward_range(rows: _Rows, metric: str | None) -> tuple[float, float] | None:
+    """The range of one row's reward: not known of a sum over a sticky period."""
+    if rows.sticky:
+        return None
+    return rows.surface.reward_range if metric is None else rows.surface.ranges.get(metric)
 
 
 def _max_weight(rows: _Rows) -> float | None:
@@ -317,7 +378,7 @@ def _max_weight(rows: _Rows) -> float | None:
     floor = rows.frame["floor"].to_numpy(dtype=float)
     drawn = rows.eligible.sum(axis=1)
     least = np.where(drawn == 1, 1.0, floor / drawn)
-    return float(1 / least.min()) if least.min() > 0 else None
+    return float(1 / least.min()) if 0 < least.min() < 1 else None
 
 
 def _target(
@@ -333,7 +394,7 @@ def _target(
         shares: FloatArray = rows.eligible / rows.eligible.sum(axis=1, keepdims=True)
         return shares
     if name in rows.actions:
-        return _always(rows, name)
+        return _always(source, rows, slot, name)
     policy_name, _, digest = name.partition("@")
     spec = rows.workspace.policies.get(policy_name)
     if spec is None and Path(name).suffix in {".csv", ".parquet"}:
@@ -344,17 +405,19 @@ def _target(
     policy, row = _restored(source, rows, slot, spec, digest)
     if row is not None:
         _note_overlap(rows, name, row, units, notes)
-    return _pmfs(rows, slot, spec, policy)
+    return _pmfs(source, rows, slot, spec, policy)
 
 
-def _always(rows: _Rows, action: str) -> FloatArray:
-    """The action where it is eligible, else the slot's default, as it would be served."""
+def _always(source: LogSource, rows: _Rows, slot: str, action: str) -> FloatArray:
+    """The action where it is eligible, else the default that then was, as it would be served."""
     index = rows.actions.index(action)
     pmf = np.zeros(rows.eligible.shape)
     here = rows.eligible[:, index]
     pmf[here, index] = 1.0
-    slot = rows.surface.slots[str(rows.frame["slot"].iloc[0])]
-    pmf[~here, rows.actions.index(slot.default)] = 1.0
+    for digest in rows.frame.loc[~here, "revision"].unique():
+        made_by = source.revision(digest).surfaces[rows.surface.id].slots[slot]
+        of_it = ~here & (rows.frame["revision"] == digest).to_numpy()
+        pmf[of_it, rows.actions.index(made_by.default)] = 1.0
     return pmf
 
 
@@ -383,7 +446,7 @@ def _restored(
         for learner in rows.workspace.learners.values()
         if (learner.policy.id, learner.surface, learner.slot) == (spec.id, rows.surface.id, slot)
     ]
-    found = [row for row in source.snapshots() if _is_of(row, learners) or row.digest == digest]
+    found = [row for row in source.snapshots() if _is_of(row, learners)]
     if digest:
         found = [row for row in found if row.digest.startswith(digest)]
     if not found:
@@ -393,7 +456,9 @@ def _restored(
             f'is "{spec.id}{"@" + digest if digest else ""}", of which no snapshot is stored '
             f"for this slot (learners: {known}); run `evenhand learn` first",
         )
-    row = max(found, key=lambda row: (row.learned, row.seq))
+    # Each learner's newest, as it would serve; of several learners that which learned most.
+    newest = {row.learner: row for row in found}
+    row = max(newest.values(), key=lambda row: (row.learned, row.seq))
     return source.policy(row.digest), row
 
 
@@ -423,16 +488,21 @@ def _apart(learned: str | None, judged: UnitRange | None) -> bool:
     return float(high) <= judged.low or judged.high <= float(low)
 
 
-def _pmfs(rows: _Rows, slot: str, spec: PolicySpec, policy: Policy) -> FloatArray:
+def _pmfs(
+    source: LogSource, rows: _Rows, slot: str, spec: PolicySpec, policy: Policy
+) -> FloatArray:
     """(n, k) pmf that the policy, with its floor, has at each row's context and eligible set."""
-    known = rows.surface.slots[slot].actions
-    contexts = _contexts(rows, spec)
+    contexts = _contexts(source, rows, spec)
+    known: dict[str, Action] = {}
+    for digest in rows.frame["revision"].unique():
+        known |= source.revision(digest).surfaces[rows.surface.id].slots[slot].actions
+    known |= rows.surface.slots[slot].actions
     sets, inverse = np.unique(rows.eligible, axis=0, return_inverse=True)
     pmf = np.zeros(rows.eligible.shape)
     for index, chosen in enumerate(sets):
         here = np.flatnonzero(inverse == index)
         columns = np.flatnonzero(chosen)
-        actions = [known.get(rows.actions[c], Action(rows.actions[c])) for c in columns]
+        actions = [known[rows.actions[c]] for c in columns]
         try:
             own = policy.pmfs([contexts[i] for i in here], actions)
         except PolicyError as error:
@@ -441,13 +511,19 @@ def _pmfs(rows: _Rows, slot: str, spec: PolicySpec, policy: Policy) -> FloatArra
     return pmf
 
 
-def _contexts(rows: _Rows, spec: PolicySpec) -> list[Mapping[str, Any]]:
+def _contexts(source: LogSource, rows: _Rows, spec: PolicySpec) -> list[Mapping[str, Any]]:
+    """What the policy would have read at each row, under the revision that declared it."""
+    columns = zip(
+        rows.frame["context"], rows.frame["decided_at"], rows.frame["revision"], strict=True
+    )
     return [
         policy_context(
             spec,
             read_attributes(
-                rows.surface, msgspec.json.decode(text), to_microseconds(at.to_pydatetime())
+                source.revision(digest).surfaces[rows.surface.id],
+                msgspec.json.decode(text),
+                to_microseconds(at.to_pydatetime()),
             ),
         )
-        for text, at in zip(rows.frame["context"], rows.frame["decided_at"], strict=True)
+        for text, at, digest in columns
     ]

@@ -37,6 +37,10 @@ class Revisions:
         digest = self._store.read(ask.latest_revision)
         return None if digest is None else self.get(digest)
 
+    def newest_first(self) -> list[str]:
+        """Digests of the revisions that served, the last one first."""
+        return self._store.read(ask.revisions_newest_first)
+
     def _load(self, digest: str) -> Workspace:
         content = self._store.read(lambda c: ask.revision(c, digest))
         if content is None:
@@ -45,29 +49,41 @@ class Revisions:
 
 
 def activate(store: Store, workspace: Workspace, clock: Clock) -> None:
-    """Store a revision and make it the one that serves, unless it breaks a running experiment.
+    """Store a revision and make it the one that serves, unless it breaks a started experiment.
 
     Raises
     ------
     ConfigurationError
         If the workspace changes what a started experiment must keep.
     """
-    before = Revisions(store).latest()
-    if before is not None and before.revision == workspace.revision:
+    if store.read(ask.latest_revision) == workspace.revision:
         return
-    check_succession(before, workspace)
+    check_succession(Revisions(store), workspace)
     store.write([revision_entry(workspace, clock())], clock())
 
 
-def check_succession(before: Workspace | None, after: Workspace) -> None:
-    """Raises ConfigurationError where ``after`` would move units of a started experiment."""
-    if before is None:
-        return
-    faults = changed_faults(before.design, after.design)
+def check_succession(revisions: Revisions, after: Workspace) -> None:
+    """Raises ConfigurationError where a revision would move units of a started experiment.
+
+    Each experiment and holdout is compared with the last revision that had it, also when revisions
+    between did not.
+    """
+    places = {e.id: f"layers.{e.layer}.{e.id}." for e in after.design.experiments}
+    places |= {h.id: f"holdouts.{h.id}." for h in after.design.holdouts}
+    faults = []
+    for digest in revisions.newest_first():
+        before = revisions.get(digest).design
+        known = {e.id for e in before.experiments} | {h.id for h in before.holdouts}
+        compared = tuple(places.pop(id_) for id_ in known & places.keys())
+        faults += [
+            Fault(fault.path, repr(fault.value), fault.message)
+            for fault in changed_faults(before, after.design)
+            if fault.path.startswith(compared)
+        ]
+        if not places:
+            break
     if faults:
-        raise ConfigurationError(
-            tuple(Fault(fault.path, repr(fault.value), fault.message) for fault in faults)
-        )
+        raise ConfigurationError(tuple(faults))
 
 
 def revision_entry(workspace: Workspace, now_us: int) -> RevisionEntry:

@@ -23,11 +23,10 @@ from engine.errors import (
     EngineError,
     NotFoundError,
     RequestError,
-    SnapshotError,
     StoreError,
 )
 from engine.explain import explain
-from engine.ids import Clock, IdSource, SteadyClock, random_uuid7, system_clock
+from engine.ids import Clock, IdSource, SteadyClock, random_uuid7, rfc3339, system_clock
 from engine.learner import LearnerProcess, LearnRequest
 from engine.log import (
     ExposureEntry,
@@ -36,6 +35,7 @@ from engine.log import (
     Refused,
     Repeated,
     Result,
+    SnapshotEntry,
     StickyTaken,
     Stored,
     VoidEntry,
@@ -55,6 +55,7 @@ MOST_OUTCOMES = 1_000
 LONGEST_PAST_US = 400 * 86_400_000_000
 LONGEST_FUTURE_US = 86_400_000_000
 _MOST_TRIES = 3
+_MOST_AHEAD_US = 60_000_000
 _LONGEST_PROBE_S = 1.0
 _DEADLINE = "deadline"
 _UNAVAILABLE = "the log is unavailable"
@@ -114,18 +115,28 @@ class Engine:
         ------
         ConfigurationError
             If the workspace changes what a started experiment must keep.
+        StoreError
+            If the log goes on beyond the clock's time.
         """
         self._store = store
         self._folder = folder
+        last = store.read(ask.last_commit)
+        if last > clock() + _MOST_AHEAD_US:
+            raise StoreError(
+                f"the log goes on to {rfc3339(last)}, ahead of this machine's clock; "
+                "mend the clock, or give another database"
+            )
         # Outcomes received and draws learned are ordered by it: stepping back would change both.
-        self._clock = SteadyClock(clock, store.read(ask.last_commit))
+        self._clock = SteadyClock(clock, last)
         self._new_id = new_id
         self._journal = journal
         self._revisions = Revisions(store)
+        self._loop = asyncio.get_running_loop()
         activate(store, workspace, self._clock)
         self._serving = serving(store, workspace, self._clock(), self._warn)
         self._committer = Committer(store, self._clock, observe_commit)
         self._learner = LearnerProcess(store.url)
+        self._changing = asyncio.Lock()
         self._learning: asyncio.Task[None] | None = None
         self._reload_fault: str | None = None
         self._learning_fault: str | None = None
@@ -191,28 +202,29 @@ class Engine:
         """
         loop = asyncio.get_running_loop()
         deadline = None if request.deadline_ms is None else loop.time() + request.deadline_ms / 1e3
-        inputs = Inputs()
         current = self._serving
-        if request.surface in current.workspace.surfaces_with_sticky:
-            try:
-                draws = await asyncio.to_thread(
-                    self._store.read, lambda c: ask.sticky_draws(c, request.unit, self._clock())
-                )
-            except StoreError:
-                record = self._decided(current, request, inputs)
-                return self._unlogged(record, current.workspace, _UNAVAILABLE)
-            inputs = Inputs(draws)
+        try:
+            inputs = await self._inputs(current, request, deadline)
+        except (StoreError, TimeoutError) as error:
+            record = self._decided(current, request, Inputs())
+            return self._unlogged(record, current.workspace, _why(error))
         for _ in range(_MOST_TRIES):
-            record = self._decided(current, request, inputs)
+            try:
+                record = self._decided(current, request, inputs)
+            except RequestError:
+                known = await self._answered_before(request)
+                if known is None:
+                    raise
+                return await self._repeated(known, request)
             if request.peek:
                 return answer(record, current.workspace, logged=False)
             try:
                 result = await self._logged(record, request, deadline)
             except (StoreError, TimeoutError) as error:
-                late = isinstance(error, TimeoutError)
-                why = _DEADLINE if late else _UNAVAILABLE
-                return self._unlogged(record, current.workspace, why)
+                return self._unlogged(record, current.workspace, _why(error))
             match result:
+                case Stored(void=True):
+                    return self._unlogged(record, current.workspace, _DEADLINE)
                 case Stored():
                     return answer(record, current.workspace)
                 case Repeated():
@@ -222,6 +234,19 @@ class Engine:
                 case Refused():
                     raise RequestError(result.field, result.message)
         raise EngineError("sticky draws of this unit change faster than they can be followed")
+
+    async def _inputs(
+        self, current: Serving, request: DecideRequest, deadline: float | None
+    ) -> Inputs:
+        if request.surface not in current.workspace.surfaces_with_sticky:
+            return Inputs()
+        now = self._clock()
+        async with asyncio.timeout_at(deadline):
+            return Inputs(
+                await asyncio.to_thread(
+                    self._store.read, lambda c: ask.sticky_draws(c, request.unit, now)
+                )
+            )
 
     def _decided(self, current: Serving, request: DecideRequest, inputs: Inputs) -> DecisionRecord:
         now = self._clock()
@@ -237,7 +262,11 @@ class Engine:
         request: DecideRequest,
         deadline: float | None,
     ) -> Result:
-        ticket = self._committer.submit(decision_entry(record, request), record.decided_at)
+        answer_by = None
+        if request.deadline_ms is not None:
+            answer_by = record.decided_at + 1_000 * request.deadline_ms
+        entry = decision_entry(record, request, answer_by=answer_by)
+        ticket = self._committer.submit(entry, record.decided_at)
         if deadline is None:
             return await ticket.done
         try:
@@ -246,10 +275,17 @@ class Engine:
         except TimeoutError:
             if not self._committer.withdraw(ticket):
                 # On its way to the log already, though not what is answered: mark it.
-                void = VoidEntry(record.decision_id, "answered after its deadline", self._clock())
-                with suppress(StoreError):
-                    self._committer.submit(void, void.at)
+                void = VoidEntry(record.decision_id, "answered before it was durable")
+                self._committer.persist(void, record.decided_at)
             raise
+
+    async def _answered_before(self, request: DecideRequest) -> Repeated | None:
+        """What a request was answered, though this revision would refuse it."""
+        id_ = request.request_id
+        if id_ is None or request.peek:
+            return None
+        found = await asyncio.to_thread(self._store.read, lambda c: ask.by_request(c, id_))
+        return Repeated(*found) if found else None
 
     async def _repeated(self, result: Repeated, request: DecideRequest) -> Answer:
         if result.request_digest != request_digest(request):
@@ -372,15 +408,20 @@ class Engine:
         """
         if self._folder is None:
             return False
+        async with self._changing:
+            return await self._reload(self._folder)
+
+    async def _reload(self, folder: Path) -> bool:
         try:
-            workspace = await asyncio.to_thread(load_workspace, self._folder)
-            check_succession(self.workspace, workspace)
+            workspace = await asyncio.to_thread(load_workspace, folder)
             if workspace.revision != self.workspace.revision:
+                await asyncio.to_thread(check_succession, self._revisions, workspace)
                 now = self._clock()
-                await self._committer.write(revision_entry(workspace, now), now)
-                self._serving = await asyncio.to_thread(
-                    serving, self._store, workspace, self._clock(), self._warn
+                ready = await asyncio.to_thread(
+                    serving, self._store, workspace, now, self._warn, keep=self._keep
                 )
+                await self._committer.write(revision_entry(workspace, now), now)
+                self._serving = ready
         except (ConfigurationError, StoreError) as error:
             self._reload_fault = str(error)
             self._journal.warning(
@@ -390,6 +431,12 @@ class Engine:
         self._reload_fault = None
         self._journal.info("reloaded", revision=workspace.revision)
         return True
+
+    def _keep(self, beginnings: Sequence[SnapshotEntry]) -> None:
+        """Store snapshots through the committer, from another thread than the event loop's."""
+        for beginning in beginnings:
+            write = self._committer.write(beginning, beginning.created_at)
+            asyncio.run_coroutine_threadsafe(write, self._loop).result()
 
     def learn_every(self, seconds: float) -> None:
         """Begin to learn from matured decisions, in a child process, again and again."""
@@ -402,8 +449,14 @@ class Engine:
         for warning in reply.warnings:
             self._warn(warning)
         self._learning_fault = reply.warnings[-1] if reply.warnings else None
+        async with self._changing:
+            await self._swap_in(reply.snapshots)
+        return len(reply.snapshots)
+
+    async def _swap_in(self, snapshots: Sequence[SnapshotEntry]) -> None:
+        """Store snapshots and serve those that are of the current revision's learners."""
         fresh: dict[str, Model] = {}
-        for snapshot in reply.snapshots:
+        for snapshot in snapshots:
             policy = restore(snapshot.data, snapshot.digest)
             await self._committer.write(snapshot, snapshot.created_at)
             learner = self.workspace.learners.get(snapshot.learner)
@@ -418,19 +471,22 @@ class Engine:
         if fresh:
             current = self._serving
             self._serving = replace(current, models={**current.models, **fresh})
-        return len(fresh)
 
     async def _learn_forever(self, seconds: float) -> None:
         while True:
             try:
                 await self.learn_once()
-            except (EngineError, SnapshotError) as error:
+            except (EngineError, OSError) as error:
                 self._learning_fault = str(error)
                 self._warn(str(error))
             await asyncio.sleep(seconds)
 
     def _warn(self, message: str) -> None:
         self._journal.warning("engine", message=message)
+
+
+def _why(error: Exception) -> str:
+    return _DEADLINE if isinstance(error, TimeoutError) else _UNAVAILABLE
 
 
 def _stored(result: Result, drop: str) -> Stored:

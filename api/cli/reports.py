@@ -77,6 +77,13 @@ def print_lift(report: dict[str, Any]) -> None:
             for r in report["results"]
         ],
     )
+    for guard in report["guardrails"]:
+        style = {"held": "green", "broken": "red"}.get(guard["verdict"], "yellow")
+        out.print(
+            f"guardrail {guard['metric']} in {guard['variant']}: [{style}]{guard['verdict']}[/] "
+            f"(better is {guard['direction']}, margin {guard['margin']:g})",
+            highlight=False,
+        )
     _print_notes(report)
 
 
@@ -122,7 +129,7 @@ def print_ope(report: dict[str, Any]) -> None:
     """Print an off-policy report: values, paired differences, diagnostics."""
     place = f"{report['surface']}.{report['slot']}"
     print_table(
-        f"Value of targets for {place} ({report['metric']} per decision)",
+        f"Value of targets for {place} ({report['metric']} per {report['row']})",
         ("target", "estimator", "value", "se", "interval", "by", "rows", "units"),
         [
             (

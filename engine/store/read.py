@@ -34,6 +34,7 @@ class SnapshotRow:
     digest: str
     parent: str | None
     position: Position
+    passed: int
     learned: int
     created_at: int
     units: str | None
@@ -61,6 +62,7 @@ def sticky_draw_of(row: Row[Any]) -> StickyDraw:
         expires_at=row.expires_at,
         redraw=row.redraw,
         snapshot=row.snapshot,
+        path=row.path,
     )
 
 
@@ -128,7 +130,10 @@ def outcomes_of_decisions(connection: Connection, decision_ids: Sequence[str]) -
 def outcomes_of_units(
     connection: Connection, units: Sequence[str], start_us: int, end_us: int
 ) -> list[Outcome]:
-    """Outcomes that name one of the units, occurred in [start, end], in the order of arrival."""
+    """Outcomes that name one of the units, occurred in [start, end], in the order of arrival.
+
+    Corrections are among them whenever they occurred: they count at the time of what they correct.
+    """
     o = schema.outcomes
     found: list[Outcome] = []
     for start in range(0, len(units), PAGE):
@@ -137,7 +142,10 @@ def outcomes_of_units(
             _outcome,
             connection.execute(
                 select(o)
-                .where(o.c.unit.in_(some), o.c.occurred_at >= start_us, o.c.occurred_at <= end_us)
+                .where(
+                    o.c.unit.in_(some),
+                    or_(o.c.corrects.is_not(None), o.c.occurred_at.between(start_us, end_us)),
+                )
                 .order_by(o.c.seq)
             ),
         )
@@ -171,6 +179,13 @@ def latest_revision(connection: Connection) -> str | None:
     return found
 
 
+def revisions_newest_first(connection: Connection) -> list[str]:
+    """Digests by their last activation, the latest first."""
+    a = schema.activations.c
+    last = func.max(a.seq)
+    return list(connection.scalars(select(a.digest).group_by(a.digest).order_by(last.desc())))
+
+
 def snapshot_bytes(connection: Connection, digest: str) -> bytes | None:
     """The stored bytes of a snapshot, not yet verified."""
     s = schema.snapshot_data.c
@@ -201,6 +216,7 @@ def _snapshot(row: Row[Any]) -> SnapshotRow:
         digest=row.digest,
         parent=row.parent,
         position=Position(row.position_closes_at, row.position_decision_id),
+        passed=row.passed,
         learned=row.learned,
         created_at=row.created_at,
         units=row.units,
@@ -232,6 +248,23 @@ def closed(
         ClosedChoice(row.closes_at, row.decision_id, row.slot, row.record, row.reason is not None)
         for row in rows
     ]
+
+
+def closed_before(connection: Connection, learner: str, position: Position) -> int:
+    """How many of a learner's choices stand at or before a position."""
+    x = schema.learnables.c
+    return int(
+        connection.scalar(
+            select(func.count()).where(
+                x.learner == learner,
+                or_(
+                    x.closes_at < position.closes_at,
+                    and_(x.closes_at == position.closes_at, x.decision_id <= position.decision_id),
+                ),
+            )
+        )
+        or 0
+    )
 
 
 def unit_decisions(

@@ -57,6 +57,7 @@ snapshots = Table(
     Column("parent", String(64)),
     Column("position_closes_at", BigInteger, nullable=False),
     Column("position_decision_id", String(36), nullable=False),
+    Column("passed", BigInteger, nullable=False),
     Column("learned", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("units", String(64)),
@@ -103,8 +104,10 @@ sticky_draws = Table(
     Column("action", String(64), nullable=False),
     Column("propensity", Float, nullable=False),
     Column("snapshot", String(64)),
+    Column("path", String(129)),
     PrimaryKeyConstraint("key", "redraw"),
     Index("sticky_draws_unit", "unit", "expires_at"),
+    Index("sticky_draws_hashed", "hashed"),
 )
 
 assignments = Table(

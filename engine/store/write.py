@@ -64,6 +64,7 @@ class _Batch:
         self.exposed: set[tuple[str, str]] = set()
         self.sticky: dict[str, StickyDraw] = {}
         self.outcome_digests: dict[str, str] = {}
+        self.subjects: dict[str, tuple[str, str | None, str | None]] = {}
         self.rows: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
 
     def look_up(
@@ -83,8 +84,10 @@ class _Batch:
             self._note_draw(row.key, sticky_draw_of(row))
         o = schema.outcomes.c
         named = [o_.outcome_id for o_ in outcomes] + [o_.corrects for o_ in outcomes if o_.corrects]
-        for row in self._matching([o.outcome_id, o.digest], named):
+        columns = [o.outcome_id, o.digest, o.metric, o.decision_id, o.unit]
+        for row in self._matching(columns, named):
             self.outcome_digests[row.outcome_id] = row.digest
+            self.subjects[row.outcome_id] = (row.metric, row.decision_id, row.unit)
         referred = [o_.decision_id for o_ in outcomes if o_.decision_id]
         referred += [e.decision_id for e in exposures]
         for row in self._matching([d.decision_id, d.record], referred):
@@ -111,9 +114,7 @@ class _Batch:
             case ExposureEntry():
                 return self._add_exposure(entry)
             case VoidEntry():
-                self.rows["voids"].append(
-                    {"decision_id": entry.decision_id, "reason": entry.reason, "at": entry.at}
-                )
+                self._void(entry.decision_id, entry.reason)
                 return Stored()
             case SnapshotEntry():
                 return self._add_snapshot(entry)
@@ -172,6 +173,7 @@ class _Batch:
                     "action": drawn.action,
                     "propensity": drawn.propensity,
                     "snapshot": drawn.snapshot,
+                    "path": drawn.path,
                 }
             )
         self.rows["assignments"] += [
@@ -187,7 +189,13 @@ class _Batch:
             }
             for a in record.assignments
         ]
-        return Stored()
+        late = entry.answer_by is not None and self.now_us > entry.answer_by
+        if late:
+            self._void(record.decision_id, "committed after its deadline")
+        return Stored(void=late)
+
+    def _void(self, decision_id: str, reason: str) -> None:
+        self.rows["voids"].append({"decision_id": decision_id, "reason": reason, "at": self.now_us})
 
     def _is_taken(self, key: str, entry: DecisionEntry) -> bool:
         known = self.sticky.get(key)
@@ -200,6 +208,7 @@ class _Batch:
 
     def _add_outcomes(self, entry: OutcomesEntry) -> Result:
         fresh: dict[str, str] = {}
+        subjects: dict[str, tuple[str, str | None, str | None]] = {}
         rows = []
         duplicates = unmatched = 0
         for index, outcome in enumerate(entry.outcomes):
@@ -214,14 +223,18 @@ class _Batch:
                     f'"{outcome.outcome_id}" was used with other content; give a new id',
                     "conflict",
                 )
-            corrected = outcome.corrects
-            if corrected and not (corrected in self.outcome_digests or corrected in fresh):
-                return Refused(
-                    f"[{index}].corrects",
-                    f'"{corrected}" is no stored outcome; send that first',
-                    "invalid",
-                )
+            subject = (outcome.metric, outcome.decision_id, outcome.unit)
+            if outcome.corrects:
+                corrected = subjects.get(outcome.corrects) or self.subjects.get(outcome.corrects)
+                if corrected != subject:
+                    return Refused(
+                        f"[{index}].corrects",
+                        f'"{outcome.corrects}" is no stored outcome of the same metric and the '
+                        "same decision or user; name one, or send it first",
+                        "invalid",
+                    )
             fresh[outcome.outcome_id] = digest
+            subjects[outcome.outcome_id] = subject
             if outcome.decision_id and outcome.decision_id not in self.decision_slots:
                 unmatched += 1
             rows.append(
@@ -238,6 +251,7 @@ class _Batch:
                 }
             )
         self.outcome_digests |= fresh
+        self.subjects |= subjects
         self.rows["outcomes"] += rows
         return Stored(len(rows), duplicates, unmatched)
 
@@ -276,6 +290,7 @@ class _Batch:
                 "parent": entry.parent,
                 "position_closes_at": entry.position.closes_at,
                 "position_decision_id": entry.position.decision_id,
+                "passed": entry.passed,
                 "learned": entry.learned,
                 "created_at": entry.created_at,
                 "units": entry.units,
@@ -292,7 +307,7 @@ class _Batch:
                 self.connection.exec_driver_sql(statement, [values(row) for row in rows])
 
 
-_ONLY_IF_NEW = frozenset({"assignments", "revisions", "voids"})
+_ONLY_IF_NEW = frozenset({"revisions", "voids"})
 
 
 @lru_cache(maxsize=64)
@@ -309,6 +324,14 @@ def _insert(dialect: Dialect, name: str) -> tuple[str, tuple[str, ...]]:
         # The same digest is the same bytes, unless those stored were damaged: these mend them.
         statement = statement.on_conflict_do_update(
             index_elements=["digest"], set_={"data": statement.excluded.data}
+        )
+    elif table is schema.assignments:
+        # The first assignment is the earliest, in whatever order an import brings them.
+        new = statement.excluded
+        statement = statement.on_conflict_do_update(
+            index_elements=["kind", "id", "unit", "variant"],
+            set_={c: new[c] for c in ("assigned_at", "decision_id", "probability", "factors")},
+            where=new.assigned_at < table.c.assigned_at,
         )
     elif name in _ONLY_IF_NEW:
         statement = statement.on_conflict_do_nothing()

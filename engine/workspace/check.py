@@ -332,6 +332,7 @@ class _Compiler:
         for fault in parameter_faults(part.kind, parameters):
             place = (*path, fault.name) if fault.name else path
             self.source.fault(place, fault.message, fault.value)
+        self._rewarded(path, id_, part)
         self._reward_ranges(path, id_, part)
         self._feature_names(path, id_, parameters)
         return PolicySpec(
@@ -345,6 +346,16 @@ class _Compiler:
             shared=part.shared,
             segments=segments,
         )
+
+    def _rewarded(self, path: Path_, id_: str, part: PolicyPart) -> None:
+        """A policy that learns needs something to learn from on each surface it serves."""
+        if not POLICY_KINDS[part.kind].learns:
+            return
+        surfaces = {slot.partition(".")[0] for slot in self.policy_users.get(id_, {})}
+        for surface in sorted(surfaces):
+            if not self._declared("surfaces", surface, "reward"):
+                message = f'learns, and surface "{surface}" declares no `reward`; declare one'
+                self.source.fault((*path, "kind"), message, part.kind)
 
     def _reward_ranges(self, path: Path_, id_: str, part: PolicyPart) -> None:
         """A policy that learns from some rewards only must be sure to get no others."""

@@ -72,11 +72,6 @@ class PolicySpec:
     shared: bool
     segments: tuple[tuple[str, Rule], ...]
 
-    @property
-    def sticky(self) -> bool:
-        """Whether one draw serves a unit for a whole period."""
-        return self.period_us is not None
-
 
 @dataclass(frozen=True)
 class Slot:

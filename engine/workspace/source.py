@@ -116,14 +116,18 @@ def read(folder: Path) -> Source:
 
 
 def _read_file(source: Source, file: Path, name: Path) -> None:
-    if file.stat().st_size > LARGEST_FILE_BYTES:
-        message = f"is larger than {LARGEST_FILE_BYTES:,} bytes; split it"
-        source.faults.append(Fault("workspace", shown(str(name)), message, name, 1))
-        return
     yaml = YAML(typ="rt")
     yaml.version = (1, 2)
     try:
+        if file.stat().st_size > LARGEST_FILE_BYTES:
+            message = f"is larger than {LARGEST_FILE_BYTES:,} bytes; split it"
+            source.faults.append(Fault("workspace", shown(str(name)), message, name, 1))
+            return
         document = yaml.load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        message = f"cannot be read: {error.strerror}; mend or remove it"
+        source.faults.append(Fault("workspace", shown(str(name)), message, name, 1))
+        return
     except (YAMLError, UnicodeDecodeError, RecursionError) as error:
         mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
         message = f"is not YAML 1.2: {getattr(error, 'problem', None) or error}"

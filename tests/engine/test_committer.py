@@ -241,7 +241,7 @@ def test_a_full_queue_refuses_and_queues_nothing(store: Store) -> None:
     async def scene(committer: Committer, gate: Gate) -> None:
         first = committer.submit(_outcome(0), NOW)
         await gate.entered.wait()
-        void = VoidEntry(uuid7(NOW, 1), "late", NOW)
+        void = VoidEntry(uuid7(NOW, 1), "late")
         for _ in range(MOST_WAITING):
             committer.submit(void, NOW)
         with pytest.raises(StoreError, match="20,000 entries wait"):

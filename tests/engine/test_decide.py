@@ -45,6 +45,8 @@ DRAWN = """\
 surfaces:
   home:
     owner: o@example.com
+    metrics: {click: {window: 1h, range: [0, 1]}}
+    reward: {click: 1.0}
     attributes: {weeks: integer}
     slots:
       layout:
@@ -462,6 +464,8 @@ def _ruled(rules: Any, kind: str) -> Workspace:
             "home": {
                 "owner": "o@example.com",
                 "attributes": TYPES,
+                "metrics": {"click": {"window": "1h", "range": [0, 1]}},
+                "reward": {"click": 1.0},
                 "slots": {
                     "layout": {
                         "default": "A",
@@ -803,6 +807,8 @@ FACTS = """\
 surfaces:
   home:
     owner: o@example.com
+    metrics: {click: {window: 1h, range: [0, 1]}}
+    reward: {click: 1.0}
     triggers: [start, page]
     attributes:
       weeks: {type: integer, max_age: 1d}

@@ -176,7 +176,7 @@ def test_more_ids_than_one_question_holds_are_all_looked_up(store: Store, made: 
 def test_decisions_are_read_in_pages_in_log_order(store: Store, made: Serving) -> None:
     entries = [_entry(made, n) for n in (5, 3, 9, 1)]
     store.write(entries, NOW)
-    store.write([VoidEntry(entries[2].record.decision_id, "late", NOW)], NOW)
+    store.write([VoidEntry(entries[2].record.decision_id, "late")], NOW)
     first = store.read(lambda c: ask.decisions_after(c, 0, 3))
     rest = store.read(lambda c: ask.decisions_after(c, first[-1].seq, 3))
     assert [row.record for row in (*first, *rest)] == [e.data for e in entries]
@@ -427,7 +427,7 @@ def test_an_exposure_beside_its_decision_in_one_batch_is_stored(
 
 def test_a_void_is_kept_with_its_first_reason(store: Store, record: DecisionRecord) -> None:
     id_ = record.decision_id
-    store.write([VoidEntry(id_, "late", NOW), VoidEntry(id_, "other", NOW + 1)], NOW)
+    store.write([VoidEntry(id_, "late"), VoidEntry(id_, "other")], NOW)
     stored = store.read(lambda c: ask.decision(c, id_))
     assert stored is not None
     assert stored.void == "late"
@@ -471,6 +471,7 @@ def _snapshot(
         digest=digest,
         parent=parent,
         position=Position(5, "id"),
+        passed=3,
         learned=3,
         created_at=NOW,
         data=data,
@@ -527,7 +528,7 @@ def test_choices_are_read_in_the_order_of_closing_and_then_of_their_decisions(
         n: _learnable(made, n, at) for n, at in ((5, 30), (1, 20), (4, 10), (3, 20), (2, 40))
     }
     store.write(list(entries.values()), NOW)
-    store.write([VoidEntry(entries[3].record.decision_id, "late", NOW)], NOW)
+    store.write([VoidEntry(entries[3].record.decision_id, "late")], NOW)
     order = [4, 1, 3, 5]
     for limit in (1, 2, 3, 9):
         found: list[ask.ClosedChoice] = []
@@ -558,7 +559,7 @@ def test_a_units_decisions_are_read_within_their_times_and_without_voids(
 ) -> None:
     entries = [replace(_entry(made, n, unit=1), sticky={}) for n in range(5)]
     store.write([*entries, _entry(made, 9)], NOW)
-    store.write([VoidEntry(entries[2].record.decision_id, "late", NOW)], NOW)
+    store.write([VoidEntry(entries[2].record.decision_id, "late")], NOW)
     rows = store.read(lambda c: ask.unit_decisions(c, "u:1", "home", NOW + 1, NOW + 4))
     assert [row.decision_id for row in rows] == [entries[n].record.decision_id for n in (1, 3)]
 

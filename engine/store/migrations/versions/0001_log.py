@@ -124,6 +124,7 @@ def upgrade() -> None:
         sa.Column("parent", sa.String(length=64), nullable=True),
         sa.Column("position_closes_at", sa.BigInteger(), nullable=False),
         sa.Column("position_decision_id", sa.String(length=36), nullable=False),
+        sa.Column("passed", sa.BigInteger(), nullable=False),
         sa.Column("learned", sa.BigInteger(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("units", sa.String(length=64), nullable=True),
@@ -142,8 +143,10 @@ def upgrade() -> None:
         sa.Column("action", sa.String(length=64), nullable=False),
         sa.Column("propensity", sa.Float(), nullable=False),
         sa.Column("snapshot", sa.String(length=64), nullable=True),
+        sa.Column("path", sa.String(length=129), nullable=True),
         sa.PrimaryKeyConstraint("key", "redraw"),
     )
+    op.create_index("sticky_draws_hashed", "sticky_draws", ["hashed"], unique=False)
     op.create_index("sticky_draws_unit", "sticky_draws", ["unit", "expires_at"], unique=False)
     op.create_table(
         "voids",
@@ -158,6 +161,7 @@ def downgrade() -> None:
     """Drop every table."""
     op.drop_table("voids")
     op.drop_index("sticky_draws_unit", table_name="sticky_draws")
+    op.drop_index("sticky_draws_hashed", table_name="sticky_draws")
     op.drop_table("sticky_draws")
     op.drop_index("snapshots_lineage", table_name="snapshots")
     op.drop_table("snapshots")
