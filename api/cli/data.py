@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from api.cli.console import err, errors_told, out, print_json, print_table, progress
-from api.cli.options import Database, Json, Units
+from api.cli.options import DEFAULT_DATABASE, Database, Json, Units
 from engine.errors import EngineError
 from engine.ids import system_clock
 from engine.models import initial_snapshot, newest_sound
@@ -26,7 +26,7 @@ def import_(
     file: Annotated[Path, typer.Argument(help="CSV (also compressed) or Parquet.")],
     *,
     mapping: Annotated[Path, typer.Option(help="YAML that says what the columns are.")],
-    database: Database = "sqlite:///evenhand.db",
+    database: Database = DEFAULT_DATABASE,
     workspace: Annotated[
         Path | None,
         typer.Option(help="Workspace of the rows; default: the database's, else the mapping's."),
@@ -75,7 +75,7 @@ def import_(
 def export(
     *,
     to: Annotated[Path, typer.Option(help="Folder to write to, or to go on writing to.")],
-    database: Database = "sqlite:///evenhand.db",
+    database: Database = DEFAULT_DATABASE,
     full: Annotated[bool, typer.Option("--full", help="Whole records too.")] = False,
     json: Json = False,
 ) -> None:
@@ -96,7 +96,7 @@ def export(
 
 def learn(
     *,
-    database: Database = "sqlite:///evenhand.db",
+    database: Database = DEFAULT_DATABASE,
     units: Units = None,
     refit: Annotated[
         bool, typer.Option("--refit", help="Begin anew at the log's first decision.")
@@ -186,7 +186,7 @@ def replay(
         list[str] | None, typer.Argument(help="Decisions to make again; default: the last ones.")
     ] = None,
     *,
-    database: Database = "sqlite:///evenhand.db",
+    database: Database = DEFAULT_DATABASE,
     last: Annotated[int, typer.Option(min=1, help="How many of the last decisions.")] = 100,
     json: Json = False,
 ) -> None:

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 from api.cli.console import err, errors_told, out, shown
-from api.cli.options import Database
+from api.cli.options import DEFAULT_DATABASE, Database
 from api.cli.reports import print_lift, print_ope
 from engine.errors import EngineError
 from engine.explain import explain
@@ -33,7 +33,7 @@ Folder = Annotated[Path, typer.Option(help="Workspace; its surfaces are the stre
 
 def simulate(
     *,
-    database: Database = "sqlite:///evenhand.db",
+    database: Database = DEFAULT_DATABASE,
     workspace: Folder = EXAMPLE,
     days: Days = 28,
     viewers: Viewers = 1_000,

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+DEFAULT_DATABASE = "sqlite:///evenhand.db"
+
 Database = Annotated[
     str,
     typer.Option(

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from api.cli.console import err, errors_told, out, print_json, print_table
-from api.cli.options import Json, Log, OptionalDatabase, Units
+from api.cli.options import DEFAULT_DATABASE, Json, Log, OptionalDatabase, Units
 from engine.ids import system_clock
 from experiments import UnitRange, parse_units
 
 Metrics = Annotated[list[str] | None, typer.Option("--metric", help="A metric; may be repeated.")]
+
+
+def _database(database: str | None, log: Path | None) -> str | None:
+    """The database named, else the usual one unless an export is."""
+    return database if database is not None or log is not None else DEFAULT_DATABASE
 
 
 def _selected(units: str | None) -> UnitRange | None:
@@ -36,7 +42,7 @@ def lift(
         from engine.reports import lift_report  # noqa: PLC0415
 
         report = lift_report(
-            open_log(database, log),
+            open_log(_database(database, log), log),
             experiment,
             metrics=metric or (),
             units=_selected(units),
@@ -110,7 +116,7 @@ def ope(
         from engine.reports import ope_report  # noqa: PLC0415
 
         report = ope_report(
-            open_log(database, log),
+            open_log(_database(database, log), log),
             surface,
             slot,
             target,
