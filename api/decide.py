@@ -99,6 +99,7 @@ def openapi() -> tuple[dict[str, Any], dict[str, Any]]:
         "409": "The `request_id` was used with other content.",
         "413": "The body is too large.",
         "500": "The engine failed.",
+        "503": "A repeated request was logged, but cannot be read back.",
     }
     operation = {
         "operationId": "decide",

@@ -206,7 +206,7 @@ async def explain(request: Request, decision_id: DecisionId) -> dict[str, Any]:
     "/v1/decisions/{decision_id}/replay",
     tags=["decisions"],
     summary="Make a decision again and compare",
-    responses=problems(400, 404, 409, 500, 503),
+    responses=problems(400, 404, 409, 413, 500, 503),
 )
 async def replay(request: Request, decision_id: DecisionId) -> ReplayBody:
     """From the recorded inputs, revision and snapshots; imported decisions are refused (409)."""
@@ -303,7 +303,13 @@ async def readyz(request: Request, response: Response) -> HealthBody:
     )
 
 
-@router.get("/metrics", tags=["operations"], summary="Prometheus metrics", response_class=Response)
+@router.get(
+    "/metrics",
+    tags=["operations"],
+    summary="Prometheus metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
 async def metrics(request: Request) -> Response:
     """In Prometheus' text format."""
     body = request.app.state.telemetry.exposition(_engine(request).status())
