@@ -146,7 +146,7 @@ def test_faults_are_told_all_at_once_with_their_places(folder: Path) -> None:
 def test_a_folder_that_is_none_is_a_fault(tmp_path: Path) -> None:
     ran = run("check", tmp_path / "nothing", "--json")
     assert ran.status == 2
-    assert "nothing" in ran.out
+    assert "is not a folder" in ran.out
 
 
 # The loop -----------------------------------------------------------------------------------------

@@ -522,21 +522,16 @@ def test_a_body_without_a_declared_length_is_read(served: InProcess) -> None:
 # Learning -----------------------------------------------------------------------------------------
 
 
-def test_matured_outcomes_are_learned_and_the_snapshot_served(quick: InProcess) -> None:
+def test_matured_outcomes_are_learned_once_and_the_snapshot_served(quick: InProcess) -> None:
     before = quick.get("/readyz").json()["snapshots"]["layout:home.layout"]
     assert quick.run(quick.engine.learn_once) == 1
+    assert quick.run(quick.engine.learn_once) == 0
     after = quick.get("/readyz").json()["snapshots"]["layout:home.layout"]
     assert before != after
     answer = quick.decide_where(lambda a: a["assignments"] == [])
     assert answer["choices"][0]["snapshot"] == after
     replay = quick.post(f"/v1/decisions/{answer['decision_id']}/replay")
     assert replay.json()["identical"]
-
-
-def test_what_was_learned_already_is_not_learned_again(quick: InProcess) -> None:
-    quick.run(lambda: asyncio.sleep(0.06))
-    quick.run(quick.engine.learn_once)
-    assert quick.run(quick.engine.learn_once) == 0
 
 
 def test_a_report_on_a_log_that_cannot_be_read_says_so(quick: InProcess) -> None:
