@@ -90,7 +90,12 @@ class Desk:
         return []
 
     def decide(
-        self, unit: int | str = 0, at: int = NOW, surface: str = "home", **request: Any
+        self,
+        unit: int | str = 0,
+        at: int = NOW,
+        surface: str = "home",
+        decision_id: str | None = None,
+        **request: Any,
     ) -> DecisionRecord:
         """A decision that is stored, made with the unit's sticky draws."""
         self._number += 1
@@ -100,7 +105,7 @@ class Desk:
             self.serving,
             asked,
             Inputs(seen),
-            decision_id=uuid7(at, self._number),
+            decision_id=decision_id or uuid7(at, self._number),
             now_us=at,
         )
         (result,) = self.store.write([decision_entry(record, asked)], at)

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -297,18 +298,23 @@ DELIVERIES: dict[str, Deliver] = {
 
 
 def _logged(desk: Desk, deliver: Deliver, decisions: int = 160) -> None:
-    """Decisions of 25 units over a day and outcomes of decisions and of units."""
+    """Decisions of 25 units over a day, several at a time, and outcomes of them and of units.
+
+    Ids do not sort by time, as those of imports do not.
+    """
     rng = random.Random(11)
     outcomes = []
     for number in range(decisions):
-        at = NOW + rng.randrange(DAY)
+        at = NOW + rng.randrange(24) * HOUR
         context = {"weeks": rng.randrange(3), "device": rng.choice(["tv", "phone"])}
-        record = desk.decide(rng.randrange(25), at, context=context)
+        id_ = str(UUID(int=rng.getrandbits(128)))
+        record = desk.decide(rng.randrange(25), at, decision_id=id_, context=context)
         if rng.random() < 0.6:
             of = record if rng.random() < 0.8 else record.unit
             seen = at + rng.randrange(HOUR)
             arrived = seen + rng.randrange(HOUR)
-            value = float(rng.random() < 0.5)
+            # Now and then a value that a policy of rewards in [0, 1] refuses.
+            value = 3.0 if rng.random() < 0.1 else float(rng.random() < 0.5)
             outcomes.append(outcome(f"o{number}", of, value, at=seen, received=arrived))
     deliver(desk, outcomes)
 
