@@ -208,6 +208,14 @@ def test_a_workspace_that_moves_units_is_not_activated(store: Store) -> None:
     assert latest.revision == workspace_of(SOUND).revision
 
 
+def _log_that_no_metric_reads(store: Store) -> None:
+    desk = Desk(store, workspace_of(SOUND))
+    for unit in range(20):
+        record = desk.decide(unit, NOW + unit)
+        desk.report(outcome(f"o{unit}", record, float("inf"), at=NOW + unit))
+    desk.learn("p:home.layout", 2 * NOW)
+
+
 PUBLIC: dict[str, tuple[type[EngineError], Callable[[Store], object]]] = {
     "loading no folder": (ConfigurationError, lambda _: load_workspace(SAMPLE / "absent")),
     "compiling nothing": (ConfigurationError, lambda _: workspace_from_content(b"{}")),
@@ -215,6 +223,7 @@ PUBLIC: dict[str, tuple[type[EngineError], Callable[[Store], object]]] = {
     "asking as nobody": (RequestError, lambda _: DecideRequest(surface="home")),
     "restoring nothing": (SnapshotError, lambda _: restore(b"", snapshot_digest(b""))),
     "restoring noise": (SnapshotError, lambda _: restore(b"ab" * 40, snapshot_digest(b"ab" * 40))),
+    "learning from a log that no metric reads": (EngineError, _log_that_no_metric_reads),
     "writing what no column holds": (
         StoreError,
         lambda store: store.write([OutcomesEntry((outcome("o", "u:1", at=2**70),))], NOW),
