@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
@@ -125,11 +126,11 @@ class Client:
 
     def explain(self, decision_id: str) -> dict[str, Any]:
         """The whole record of a decision; raises as :meth:`decide`."""
-        return self._answer(self._sent("GET", f"/v1/decisions/{decision_id}", None))
+        return self._answer(self._sent("GET", _path_of(decision_id), None))
 
     def replay(self, decision_id: str) -> dict[str, Any]:
         """A decision made again and compared; raises as :meth:`decide`."""
-        return self._post(f"/v1/decisions/{decision_id}/replay", None)
+        return self._post(f"{_path_of(decision_id)}/replay", None)
 
     def _post(self, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
         return self._answer(self._sent("POST", path, body))
@@ -162,3 +163,8 @@ class Client:
             problem.get("detail", response.reason_phrase),
             problem.get("errors", ()),
         )
+
+
+def _path_of(decision_id: str) -> str:
+    """The decision's route; nothing in the id may lead to another."""
+    return f"/v1/decisions/{quote(decision_id, safe='')}"
