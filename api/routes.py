@@ -21,8 +21,8 @@ from pydantic_core import PydanticCustomError
 from api.reports import run_report
 from engine.errors import RequestError
 from engine.ids import to_datetime, to_microseconds
-from engine.request import parse_time
-from engine.service import Engine, OutcomeRequest
+from engine.request import LONGEST_ID, parse_time
+from engine.service import MOST_OUTCOMES, Engine, OutcomeRequest
 
 router = APIRouter()
 
@@ -38,7 +38,7 @@ def _rfc3339(given: object) -> datetime:
 
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339)]
-LongId = Annotated[str, Field(min_length=1, max_length=256)]
+LongId = Annotated[str, Field(min_length=1, max_length=LONGEST_ID)]
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -157,7 +157,7 @@ async def record_outcomes(
     request: Request,
     body: Annotated[
         Annotated[OutcomeBody, Tag("one")]
-        | Annotated[list[OutcomeBody], Field(min_length=1, max_length=1_000), Tag("many")],
+        | Annotated[list[OutcomeBody], Field(min_length=1, max_length=MOST_OUTCOMES), Tag("many")],
         Discriminator(lambda given: "many" if isinstance(given, list) else "one"),
         Body(),
     ],
@@ -187,7 +187,7 @@ async def record_outcomes(
     )
 
 
-DecisionId = Annotated[str, Path(min_length=1, max_length=256)]
+DecisionId = Annotated[str, Path(min_length=1, max_length=LONGEST_ID)]
 
 
 @router.get(
