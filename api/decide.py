@@ -10,10 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from api.problems import FieldError, Problem, problem, problem_of
+from api.problems import FieldError, Problem, problem
 from api.telemetry import Telemetry
 from engine.answer import Answer
-from engine.errors import EngineError
 from engine.request import DecideRequest
 from engine.service import Engine
 
@@ -44,7 +43,7 @@ _MISSING = re.compile(r"Object (?:missing required|contains unknown) field `(?P<
 
 
 async def decide(request: Request) -> Response:
-    """Answer one request for a decision."""
+    """Answer one request for a decision; what the engine refuses, the application words."""
     engine: Engine = request.app.state.engine
     telemetry: Telemetry = request.app.state.telemetry
     try:
@@ -53,23 +52,20 @@ async def decide(request: Request) -> Response:
         return problem(400, "the body is not what this route takes", [_field_error(str(error))])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return problem(400, "the body is not JSON", [FieldError("", str(error))])
-    try:
-        answer = await engine.decide(
-            DecideRequest(
-                surface=body.surface,
-                user_id=body.user_id,
-                anonymous_id=body.anonymous_id,
-                trigger=body.trigger,
-                context=body.context,
-                slots=None if body.slots is None else tuple(body.slots),
-                request_id=body.request_id,
-                deadline_ms=body.deadline_ms,
-                peek=body.mode == "peek",
-                traceparent=request.headers.get("traceparent"),
-            )
+    answer = await engine.decide(
+        DecideRequest(
+            surface=body.surface,
+            user_id=body.user_id,
+            anonymous_id=body.anonymous_id,
+            trigger=body.trigger,
+            context=body.context,
+            slots=None if body.slots is None else tuple(body.slots),
+            request_id=body.request_id,
+            deadline_ms=body.deadline_ms,
+            peek=body.mode == "peek",
+            traceparent=request.headers.get("traceparent"),
         )
-    except EngineError as error:
-        return problem_of(error)
+    )
     if body.mode == "decide":
         telemetry.answered(answer)
     return Response(_ENCODER.encode(answer), media_type="application/json")

@@ -222,6 +222,29 @@ def test_a_failing_log_answers_defaults_and_is_not_ready(served: InProcess) -> N
     assert served.get("/readyz").status_code == 200
 
 
+def test_a_decision_that_cannot_be_read_again_is_a_problem_and_the_log_says_why(
+    served: InProcess,
+) -> None:
+    served.decide("unreadable", request_id="unreadable-1")
+    body = {"surface": "home", "user_id": "unreadable", "request_id": "unreadable-1"}
+    with broken(served.database, "voids"):
+        served.journal.entries.clear()
+        response = served.post("/v1/decide", body)
+    assert response.status_code == 503
+    assert response.headers["content-type"] == PROBLEM
+    assert response.headers["retry-after"].isdigit()
+    ((event, told),) = served.journal.entries
+    assert (event, told["error"]) == ("failed", "StoreError")
+    assert "voids" in told["message"]
+    assert "unreadable" not in str(told)
+
+
+def test_deciding_documents_every_status_it_answers_with(served: InProcess) -> None:
+    document = served.get("/openapi.json").json()
+    responses = document["paths"]["/v1/decide"]["post"]["responses"]
+    assert responses.keys() == {"200", "400", "404", "409", "413", "500", "503"}
+
+
 def test_a_log_that_works_again_is_ready_before_anybody_decides(served: InProcess) -> None:
     """A balancer sends nothing to what is not ready: readiness may not wait for a request."""
     with broken(served.database, "decisions", "activations"):
