@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api import decide
 from api.limits import BodyLimit
 from api.problems import FieldError, problem, problem_of
+from api.reports import Reports
 from api.routes import router
 from api.telemetry import Telemetry
 from engine.errors import EngineError
@@ -91,7 +92,7 @@ def create_app(settings: Settings, journal: Journal) -> FastAPI:
         openapi_url="/openapi.json",
     )
     app.state.telemetry = telemetry
-    app.state.database = settings.database
+    app.state.reports = Reports(settings.database)
     app.include_router(router)
     app.router.routes.append(decide.ROUTE)
     _answer_errors(app, journal)
@@ -137,6 +138,8 @@ def _answer_errors(app: FastAPI, journal: Journal) -> None:
         if error.status_code == 400:
             # FastAPI says no more of a body that is not UTF-8 or nested beyond reading.
             return _not_json("cannot be read; give JSON in UTF-8, not nested deeply")
+        if error.status_code >= 500:
+            journal.warning("failed", error=type(error).__name__, message=str(error.detail))
         return problem(error.status_code, str(error.detail), headers=dict(error.headers or {}))
 
     @app.exception_handler(Exception)

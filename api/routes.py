@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from api.reports import run_report
+from api.reports import Reports
 from engine.errors import RequestError
 from engine.ids import to_datetime, to_microseconds
 from engine.request import LONGEST_ID, parse_time
@@ -59,7 +59,7 @@ _DESCRIPTIONS = {
     409: "The request contradicts what is stored.",
     413: "The body is too large.",
     500: "The engine failed.",
-    503: "The log is unavailable, or a report took too long.",
+    503: "The log is unavailable, or reports are too many or take too long.",
 }
 
 
@@ -128,6 +128,11 @@ class HealthBody(BaseModel):
 def _engine(request: Request) -> Engine:
     engine: Engine = request.app.state.engine
     return engine
+
+
+def _reports(request: Request) -> Reports:
+    reports: Reports = request.app.state.reports
+    return reports
 
 
 def _moment(moment: datetime | None) -> int | None:
@@ -239,7 +244,7 @@ async def lift(
 ) -> dict[str, Any]:
     """As ``evenhand lift --json``."""
     options = [("--experiment", experiment), *(("--metric", m) for m in metric or ())]
-    return await run_report(request, "lift", options, units)
+    return await _reports(request).make("lift", options, units)
 
 
 @router.get(
@@ -265,7 +270,7 @@ async def ope(
         options.append(("--against", against))
     if metric is not None:
         options.append(("--metric", metric))
-    return await run_report(request, "ope", options, units)
+    return await _reports(request).make("ope", options, units)
 
 
 def _refuse_files(field: str, targets: Sequence[str]) -> None:
