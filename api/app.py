@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import decide
 from api.limits import BodyLimit
-from api.problems import FieldError, problem, problem_of
+from api.problems import FieldError, problem, problem_of, shown
 from api.reports import Reports
 from api.routes import router
 from api.telemetry import Telemetry
@@ -169,8 +169,7 @@ def _message(error: dict[str, Any]) -> str:
     repair = _REPAIRS.get(error["type"], said[:1].lower() + said[1:])
     if error["type"] in {"missing", "extra_forbidden"}:
         return repair
-    value = repr(error["input"])
-    return f"is {value if len(value) <= 60 else value[:57] + '…'}; {repair}"
+    return f"is {shown(error['input'])}; {repair}"
 
 
 _REPAIRS = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Literal
 
 import msgspec
@@ -10,7 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from api.problems import FieldError, Problem, problem
+from api.faults import body_fault
+from api.problems import Problem, problem
 from api.telemetry import Telemetry
 from engine.answer import Answer
 from engine.request import DecideRequest
@@ -38,20 +38,19 @@ class DecideBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 _DECODER = msgspec.json.Decoder(DecideBody)
 _ENCODER = msgspec.json.Encoder()
-_PLACE = re.compile(r"(?P<message>.*?)(?: - at `\$\.?(?P<path>.*)`)?", re.DOTALL)
-_MISSING = re.compile(r"Object (?:missing required|contains unknown) field `(?P<field>.*)`")
 
 
 async def decide(request: Request) -> Response:
     """Answer one request for a decision; what the engine refuses, the application words."""
     engine: Engine = request.app.state.engine
     telemetry: Telemetry = request.app.state.telemetry
+    sent = await request.body()
     try:
-        body = _DECODER.decode(await request.body())
-    except msgspec.ValidationError as error:
-        return problem(400, "the body is not what this route takes", [_field_error(str(error))])
+        body = _DECODER.decode(sent)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return problem(400, "the body is not JSON", [FieldError("", str(error))])
+        is_json = isinstance(error, msgspec.ValidationError)
+        detail = "the body is not what this route takes" if is_json else "the body is not JSON"
+        return problem(400, detail, [body_fault(sent, DecideBody, error)])
     answer = await engine.decide(
         DecideRequest(
             surface=body.surface,
@@ -72,16 +71,6 @@ async def decide(request: Request) -> Response:
 
 
 ROUTE = Route(PATH, decide, methods=["POST"])
-
-
-def _field_error(text: str) -> FieldError:
-    """Field and message of what msgspec says, such as ``Expected `str`, … - at `$.user_id```."""
-    place = _PLACE.fullmatch(text)
-    message, path = (place["message"], place["path"] or "") if place else (text, "")
-    missing = _MISSING.fullmatch(message)
-    if missing:
-        path = f"{path}.{missing['field']}" if path else missing["field"]
-    return FieldError(path, message)
 
 
 def openapi() -> tuple[dict[str, Any], dict[str, Any]]:

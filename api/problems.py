@@ -52,6 +52,19 @@ def problem(
     return Response(_ENCODER.encode(body), status, headers, media_type=MEDIA_TYPE)
 
 
+def shown(value: object) -> str:
+    """A value as a message names it, not at length."""
+    try:
+        return shortened(repr(value))
+    except RecursionError:
+        return "nested deeply"
+
+
+def shortened(text: str, longest: int = 60) -> str:
+    """The text, cut with an ellipsis where it is longer."""
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
 def problem_of(error: EngineError) -> Response:
     """The response to an error of the engine."""
     if isinstance(error, RequestError):

@@ -18,6 +18,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from api.problems import shortened
 from api.reports import Reports
 from engine.errors import RequestError
 from engine.ids import to_datetime, to_microseconds
@@ -277,9 +278,8 @@ def _refuse_files(field: str, targets: Sequence[str]) -> None:
     """Raises RequestError at what could be a path: nobody may have this machine read a file."""
     for name in targets:
         if "." in name or "/" in name:
-            shown = name if len(name) <= 64 else name[:61] + "…"
-            message = f'is "{shown}", a file; name a policy, POLICY@SNAPSHOT, an action or uniform'
-            raise RequestError(field, message)
+            repair = "name a policy, POLICY@SNAPSHOT, an action or uniform"
+            raise RequestError(field, f'is "{shortened(name)}", a file; {repair}')
 
 
 @router.get("/healthz", tags=["operations"], summary="Is the process alive?")

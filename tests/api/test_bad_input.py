@@ -15,6 +15,7 @@ DECIDE = "/v1/decide"
 OUTCOMES = "/v1/outcomes"
 EXPOSURES = "/v1/exposures"
 LONG = "x" * 10_000
+NUMBER = "context.churn_risk"
 DEEP = b"[" * 100_000 + b"]" * 100_000
 STORED = "stored-decision"
 REUSED = "reused-outcome"
@@ -78,7 +79,7 @@ NOT_JSON = [
 
 SCALARS: tuple[Any, ...] = (None, 7, "text", [], True)
 NOT_AN_OBJECT = [
-    Bad(f"{type(body).__name__}-{path.rsplit('/', 1)[1]}", path, body)
+    Bad(f"{type(body).__name__}-{path.rsplit('/', 1)[1]}", path, body, "", "give an object")
     for path in (DECIDE, EXPOSURES)
     for body in SCALARS
 ]
@@ -86,10 +87,14 @@ NOT_AN_OBJECT = [
 DECISIONS = [
     Bad("no-surface", DECIDE, {"user_id": "u1"}, "surface", "missing"),
     Bad("no-id", DECIDE, {"surface": "home"}, "user_id", "give at least one"),
-    Bad("null-surface", DECIDE, asked(surface=None), "surface"),
-    Bad("number-as-id", DECIDE, asked(user_id=7), "user_id"),
-    Bad("list-as-id", DECIDE, asked(user_id=["u1"]), "user_id"),
-    Bad("unknown-field", DECIDE, asked(usr="u1"), "usr", "unknown"),
+    Bad("null-surface", DECIDE, asked(surface=None), "surface", "is None; give a string"),
+    Bad("number-as-id", DECIDE, asked(user_id=7), "user_id", "is 7; give a string"),
+    Bad("list-as-id", DECIDE, asked(user_id=["u1"]), "user_id", "is ['u1']; give a string"),
+    Bad("long-list-as-id", DECIDE, asked(user_id=[LONG]), "user_id", "…; give a string"),
+    Bad("unknown-field", DECIDE, asked(usr="u1"), "usr", 'unknown; did you mean "user_id"?'),
+    Bad("far-off-field", DECIDE, asked(zzz=1), "zzz", 'known: "anonymous_id", "context"'),
+    Bad("long-field", DECIDE, asked() | {LONG: 1}, LONG[:63] + "…", "unknown"),
+    Bad("field-with-a-backtick", DECIDE, asked() | {"a`b": 1}, "a`b", "unknown"),
     Bad("unknown-surface", DECIDE, asked(surface="away"), "surface", '"home"', 404),
     Bad("empty-surface", DECIDE, asked(surface=""), "surface", "", 404),
     Bad("long-surface", DECIDE, asked(surface=LONG), "surface", "…", 404),
@@ -103,21 +108,38 @@ DECISIONS = [
     Bad("null-character", DECIDE, asked(user_id="u\x00"), "user_id", "control"),
     Bad("newline", DECIDE, asked(anonymous_id="u\n1"), "anonymous_id", "control"),
     Bad("override", DECIDE, asked(user_id="u\u202e1"), "user_id", "control"),
-    Bad("half-surrogate", DECIDE, raw(asked(), "user_id", rb'"\ud800"')),
+    Bad("half-surrogate", DECIDE, raw(asked(), "user_id", rb'"\ud800"'), "user_id", "'\\ud800'"),
+    Bad("half-in-slots", DECIDE, raw(asked(), "slots", rb'["hero", "\udfff"]'), "slots[1]", "half"),
+    Bad("half-inside", DECIDE, raw(asked(), "context", rb'{"a": {"b": "\ud800"}}'), "context.a.b"),
+    Bad("half-as-name", DECIDE, raw(asked(), "context", rb'{"\ud800": 1}'), "context", "half"),
     Bad("utf16", DECIDE, json.dumps({"surface": "home"}).encode("utf-16")),
-    Bad("slots-as-text", DECIDE, asked(slots="hero"), "slots"),
+    Bad("slots-as-text", DECIDE, asked(slots="hero"), "slots", "is 'hero'; give a list"),
     Bad("no-slots", DECIDE, asked(slots=[]), "slots", "empty"),
     Bad("slot-twice", DECIDE, asked(slots=["hero", "hero"]), "slots", "twice"),
     Bad("unknown-slot", DECIDE, asked(slots=["hero", "foot"]), "slots[1]", '"layout"'),
-    Bad("number-as-slot", DECIDE, asked(slots=["hero", 1]), "slots[1]"),
+    Bad("number-as-slot", DECIDE, asked(slots=["hero", 1]), "slots[1]", "is 1; give a string"),
     Bad("deadline-zero", DECIDE, asked(deadline_ms=0), "deadline_ms", "1 to 60,000"),
     Bad("deadline-negative", DECIDE, asked(deadline_ms=-5), "deadline_ms", "is -5"),
     Bad("deadline-huge", DECIDE, asked(deadline_ms=10**9), "deadline_ms", "60,000"),
     Bad("deadline-enormous", DECIDE, asked(deadline_ms=10**30), "deadline_ms"),
-    Bad("deadline-text", DECIDE, asked(deadline_ms="10"), "deadline_ms"),
-    Bad("deadline-true", DECIDE, asked(deadline_ms=True), "deadline_ms"),
-    Bad("unknown-mode", DECIDE, asked(mode="guess"), "mode", "guess"),
-    Bad("context-as-list", DECIDE, asked(context=[1]), "context"),
+    Bad("deadline-text", DECIDE, asked(deadline_ms="10"), "deadline_ms", "is '10'; give an"),
+    Bad(
+        "deadline-true", DECIDE, asked(deadline_ms=True), "deadline_ms", "is True; give an integer"
+    ),
+    Bad("deadline-half", DECIDE, asked(deadline_ms=1.5), "deadline_ms", "is 1.5; give an integer"),
+    Bad("deadline-infinite", DECIDE, raw(asked(), "deadline_ms", b"1e999"), "deadline_ms", "1e999"),
+    Bad("deadline-endless", DECIDE, raw(asked(), "deadline_ms", b"1" * 5_000), "deadline_ms", "…"),
+    Bad(
+        "unknown-mode",
+        DECIDE,
+        asked(mode="guess"),
+        "mode",
+        """is 'guess'; give "decide" or "peek\"""",
+    ),
+    Bad("number-as-mode", DECIDE, asked(mode=5), "mode", 'is 5; give "decide" or "peek"'),
+    Bad("null-mode", DECIDE, asked(mode=None), "mode", 'is None; give "decide" or "peek"'),
+    Bad("context-as-list", DECIDE, asked(context=[1]), "context", "is [1]; give an object"),
+    Bad("context-too-deep", DECIDE, raw(asked(), "context", b"[" * 900 + b"]" * 900), "context"),
     Bad("context-too-large", DECIDE, asked(context={f"a{i}": 1 for i in range(501)}), "context"),
     Bad("number-for-string", DECIDE, context(device=7), "context.device", "give a string"),
     Bad("text-for-integer", DECIDE, context(weeks="3"), "context.weeks", "give an integer"),
@@ -125,9 +147,12 @@ DECISIONS = [
     Bad("true-for-integer", DECIDE, context(weeks=True), "context.weeks", "is True"),
     Bad("integer-too-large", DECIDE, context(weeks=2**60), "context.weeks", "2^53"),
     Bad("true-for-number", DECIDE, context(churn_risk=True), "context.churn_risk"),
-    Bad("nan", DECIDE, raw(asked(), "context", b'{"churn_risk": NaN}'), "", "malformed"),
-    Bad("infinity", DECIDE, raw(asked(), "context", b'{"churn_risk": -Infinity}'), "", "malformed"),
-    Bad("overflow", DECIDE, raw(asked(), "context", b'{"churn_risk": 1e999}'), "context[...]"),
+    Bad("nan", DECIDE, raw(asked(), "context", b'{"churn_risk": NaN}'), NUMBER, "is NaN; give"),
+    Bad("infinity", DECIDE, raw(asked(), "context", b'{"churn_risk": -Infinity}'), NUMBER, "-Inf"),
+    Bad("overflow", DECIDE, raw(asked(), "context", b'{"churn_risk": 1e999}'), NUMBER, "1e999"),
+    Bad(
+        "nan-in-a-list", DECIDE, raw(asked(), "context", b'{"a": [1, [2, NaN]]}'), "context.a[1][1]"
+    ),
     Bad("number-for-boolean", DECIDE, context(consent=1), "context.consent", "true or false"),
     Bad("no-zone", DECIDE, context(joined="2026-01-01T00:00:00"), "context.joined", "with zone"),
     Bad("date", DECIDE, context(joined="2026-01-01"), "context.joined", "RFC 3339"),
