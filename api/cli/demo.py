@@ -23,7 +23,15 @@ from engine.store import Store
 from engine.store import read as ask
 from engine.workspace import load_workspace
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "streaming" / "workspace"
+
+def _example() -> Path:
+    """The streaming service's workspace, from where the wheel puts it or the checkout keeps it."""
+    root = Path(__file__).parents[2]
+    shipped = root / "engine" / "simulate" / "workspace"
+    return shipped if shipped.is_dir() else root / "examples" / "streaming" / "workspace"
+
+
+EXAMPLE = _example()
 
 Days = Annotated[int, typer.Option(min=1, max=3_650, help="Days to live.")]
 Viewers = Annotated[int, typer.Option(min=1, max=1_000_000, help="Viewers in the world.")]
