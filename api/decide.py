@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Literal
 
 import msgspec
@@ -50,7 +51,9 @@ async def decide(request: Request) -> Response:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         is_json = isinstance(error, msgspec.ValidationError)
         detail = "the body is not what this route takes" if is_json else "the body is not JSON"
-        return problem(400, detail, [body_fault(sent, DecideBody, error)])
+        # Reading a large one again takes a while, in which others want decisions.
+        fault = await asyncio.to_thread(body_fault, sent, DecideBody, error)
+        return problem(400, detail, [fault])
     answer = await engine.decide(
         DecideRequest(
             surface=body.surface,
