@@ -6,9 +6,10 @@
     assignments/all.parquet, exposures/all.parquet, voids/all.parquet
     revisions/<digest>.json, revisions/latest
     snapshots/<digest>.bin, snapshots/index.json
+    source.json                             of which log, and whether with ``full``
 
-Parts are named by the log positions that they hold, and written whole or not at all: an export
-that was interrupted goes on where it stopped, and one that is repeated adds what is new.
+Parts are named by the log positions that they hold. Every file is written whole or not at all: an
+export that was interrupted goes on where it stopped, and one that is repeated adds what is new.
 """
 
 from __future__ import annotations
@@ -33,9 +34,11 @@ from engine.tables import (
     table,
     traces_table,
 )
+from policies import snapshot_digest
 
 DECISIONS_PER_PART = 20_000
 OUTCOMES_PER_PART = 200_000
+UNFINISHED = ".unfinished"
 Advance = Callable[[int], None]
 
 
@@ -49,9 +52,10 @@ def export(
     Raises
     ------
     ReportError
-        If the folder holds something else, or ``full`` is asked of an export begun without it.
+        If the folder holds something else, or an export of another log, or one begun with the
+        other choice of ``full``.
     """
-    _check(folder, full=full)
+    _begin(store, folder, full=full)
     decisions = 0
     for rows in _pages(store, ask.decisions_after, folder / "choices", DECISIONS_PER_PART):
         name = _part(rows)
@@ -80,14 +84,45 @@ def export(
     }
 
 
-def _check(folder: Path, *, full: bool) -> None:
-    if not folder.exists() or not any(folder.iterdir()):
-        return
-    if not (folder / "choices").is_dir():
-        raise ReportError(f'"{folder}" holds something else than an export; name an empty folder')
-    begun_full = (folder / "traces").is_dir()
-    if full and not begun_full and any((folder / "choices").iterdir()):
-        raise ReportError(f'"{folder}" was begun without --full; name an empty folder')
+class _Begun(msgspec.Struct, frozen=True):
+    """Which log a folder holds, by what came first of it, and whether whole records too."""
+
+    full: bool
+    first_activation: str | None
+    first_decision: str | None
+
+
+def _begin(store: Store, folder: Path, *, full: bool) -> None:
+    """Check that the folder's export, if there is one, can go on, and say in it what it is of."""
+    now = _Begun(full, store.read(ask.first_activation), store.read(ask.first_decision))
+    before = _begun(folder)
+    if before is not None:
+        if before.full != full:
+            with_ = "with" if before.full else "without"
+            raise ReportError(
+                f'"{folder}" was begun {with_} --full; go on {with_} it, or name an empty folder'
+            )
+        # What has no first one yet, when the export began, can be of this log.
+        if not (
+            before.first_activation in {None, now.first_activation}
+            and before.first_decision in {None, now.first_decision}
+        ):
+            raise ReportError(
+                f'"{folder}" holds the export of another database; name an empty folder'
+            )
+    _write_bytes(folder / "source.json", msgspec.json.encode(now))
+
+
+def _begun(folder: Path) -> _Begun | None:
+    """What a folder's export says of itself; None if nothing is there yet."""
+    if not folder.exists() or all(file.suffix == UNFINISHED for file in folder.iterdir()):
+        return None
+    try:
+        return msgspec.json.decode((folder / "source.json").read_bytes(), type=_Begun)
+    except (FileNotFoundError, msgspec.MsgspecError) as error:
+        raise ReportError(
+            f'"{folder}" holds something else than an export; name an empty folder'
+        ) from error
 
 
 def _pages(
@@ -112,31 +147,39 @@ def _part(rows: Sequence[Any]) -> str:
 
 
 def _write(file: Path, data: pa.Table) -> None:
-    """Write a file whole or not at all."""
+    _write_whole(file, lambda unfinished: pq.write_table(data, unfinished, compression="zstd"))
+
+
+def _write_bytes(file: Path, data: bytes) -> None:
+    _write_whole(file, lambda unfinished: unfinished.write_bytes(data))
+
+
+def _write_whole(file: Path, write: Callable[[Path], object]) -> None:
+    """Have a file written whole or not at all: under another name, then moved in place."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(".unfinished")
-    pq.write_table(data, unfinished, compression="zstd")
+    unfinished = file.with_suffix(UNFINISHED)
+    write(unfinished)
     unfinished.replace(file)
 
 
 def _export_revisions(store: Store, folder: Path) -> int:
-    folder.mkdir(parents=True, exist_ok=True)
     digests = store.read(ask.revision_digests)
     for digest in digests:
         content = store.read(lambda c, digest=digest: ask.revision(c, digest))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
-        (folder / f"{digest}.json").write_bytes(content or b"")
+        _write_bytes(folder / f"{digest}.json", content or b"")
     latest = store.read(ask.latest_revision)
-    (folder / "latest").write_text(latest or "", encoding="utf-8")
+    _write_bytes(folder / "latest", (latest or "").encode())
     return len(digests)
 
 
 def _export_snapshots(store: Store, folder: Path) -> int:
-    folder.mkdir(parents=True, exist_ok=True)
     rows = store.read(ask.snapshot_rows)
     for digest in {row.digest for row in rows}:
         file = folder / f"{digest}.bin"
-        if not file.exists():
+        if not file.is_file() or snapshot_digest(file.read_bytes()) != digest:
             data = store.read(lambda c, digest=digest: ask.snapshot_bytes(c, digest))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
-            file.write_bytes(data or b"")
-    (folder / "index.json").write_bytes(msgspec.json.encode(rows))
+            # Where the database lacks the bytes, a reader is told so by their absence here too.
+            if data is not None:
+                _write_bytes(file, data)
+    _write_bytes(folder / "index.json", msgspec.json.encode(rows))
     return len(rows)

@@ -186,6 +186,20 @@ def revisions_newest_first(connection: Connection) -> list[str]:
     return list(connection.scalars(select(a.digest).group_by(a.digest).order_by(last.desc())))
 
 
+def first_activation(connection: Connection) -> str | None:
+    """Which revision was activated first, and when; None in a database without one."""
+    a = schema.activations.c
+    row = connection.execute(select(a.digest, a.activated_at).order_by(a.seq).limit(1)).first()
+    return f"{row.digest}@{row.activated_at}" if row else None
+
+
+def first_decision(connection: Connection) -> str | None:
+    """Which decision was stored first, and when; None before it."""
+    d = schema.decisions.c
+    row = connection.execute(select(d.decision_id, d.committed_at).order_by(d.seq).limit(1)).first()
+    return f"{row.decision_id}@{row.committed_at}" if row else None
+
+
 def snapshot_bytes(connection: Connection, digest: str) -> bytes | None:
     """The stored bytes of a snapshot, not yet verified."""
     s = schema.snapshot_data.c
