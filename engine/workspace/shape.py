@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -26,6 +26,22 @@ _STAND_INS: Mapping[str, object] = {
 }
 """For required keys that no later check reads: what lacks one is checked on as if it had it."""
 
+Part = TypeVar("Part", bound=BaseModel)
+
+
+def checked(source: Source, model: type[Part]) -> Part | None:
+    """A source's content as a model has it; None where it has faults, each noted in the source."""
+    try:
+        return model.model_validate(source.content)
+    except ValidationError as error:
+        told: set[Path_] = set()
+        for detail in error.errors(include_url=False):
+            path, _ = _place(detail, source.content)
+            if path not in told:
+                told.add(path)
+                source.fault(path, _message(detail, path, model), _value(source.content, path))
+        return None
+
 
 def validated(source: Source) -> WorkspacePart | None:
     """The sound part of a source's content; each fault of the rest is noted in the source.
@@ -46,7 +62,7 @@ def validated(source: Source) -> WorkspacePart | None:
                 written = source.written(path)
                 if not _is_told(written, told):
                     told.add(written)
-                    source.fault(path, _message(detail, path), _value(content, path))
+                    source.fault(path, _message(detail, path, WorkspacePart), _value(content, path))
                 if detail["type"] == "missing" and path[-1] in _STAND_INS:
                     lacking.append(path)
                 else:
@@ -98,12 +114,12 @@ def _holds(node: object, part: str | int) -> bool:
     return isinstance(node, Mapping) and part in node
 
 
-def _message(detail: ErrorDetails, path: Path_) -> str:
+def _message(detail: ErrorDetails, path: Path_, model: type[BaseModel]) -> str:
     match detail["type"]:
         case "missing":
             return "is required; add it"
         case "extra_forbidden":
-            return _unknown_key(path)
+            return _unknown_key(path, model)
         case "string_pattern_mismatch":
             return _NAME_REPAIR if detail["ctx"]["pattern"] == NAME_PATTERN else _ID_REPAIR
         case "value_error":
@@ -117,23 +133,23 @@ def _message(detail: ErrorDetails, path: Path_) -> str:
             return message[:1].lower() + message[1:]
 
 
-def _unknown_key(path: Path_) -> str:
-    known = sorted(_part_at(path[:-1]).model_fields)
+def _unknown_key(path: Path_, model: type[BaseModel]) -> str:
+    known = sorted(_part_at(path[:-1], model).model_fields)
     near = get_close_matches(str(path[-1]), known, n=1)
     hint = f'did you mean "{near[0]}"? ' if near else ""
     return f"is not a known key; {hint}Known: {', '.join(known)}"
 
 
-def _part_at(path: Path_) -> type[BaseModel]:
-    """The model that describes the part at ``path``."""
-    kind: Any = WorkspacePart
+def _part_at(path: Path_, model: type[BaseModel]) -> type[BaseModel]:
+    """The model that describes the part at ``path`` of what ``model`` describes."""
+    kind: Any = model
     for part in path:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             kind = kind.model_fields[str(part)].annotation
         else:
             kind = get_args(kind)[-1]
         kind = _innermost(kind)
-    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else WorkspacePart
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else model
 
 
 def _innermost(kind: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Reading a workspace's YAML files: one merged mapping, and where in which file each key stands."""
+"""Reading YAML files: a workspace's as one merged mapping, and where in which each key stands."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.constructor import RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.scalarbool import ScalarBoolean
 
@@ -62,7 +63,7 @@ class Source:
 
     def place(self, path: Path_) -> tuple[Path | None, int | None]:
         """File and line (from 1) of a path, or of its nearest written ancestor."""
-        for end in range(len(path), 0, -1):
+        for end in range(len(path), -1, -1):
             if path[:end] in self.places:
                 return self.places[path[:end]]
         return None, None
@@ -111,36 +112,65 @@ def read(folder: Path) -> Source:
             Fault("workspace", shown(str(folder)), "holds no *.yaml file; add one with `surfaces:`")
         )
     for file in files:
-        _read_file(source, file, file.relative_to(folder))
+        name = file.relative_to(folder)
+        document = _document(source, file, name, "workspace", SECTIONS)
+        if document is not None:
+            _merge(source, document, (), source.content, name)
     return source
 
 
-def _read_file(source: Source, file: Path, name: Path) -> None:
+class _TimesAsText(RoundTripConstructor):
+    """Reads an unquoted time as the text that was written."""
+
+
+_TimesAsText.add_constructor("tag:yaml.org,2002:timestamp", RoundTripConstructor.construct_scalar)
+
+
+def read_file(file: Path, what: str, keys: Sequence[str]) -> Source:
+    """One YAML file, ``what`` it is and its keys; faults are noted, never raised.
+
+    An unquoted time is read as its text.
+    """
+    source = Source(places={(): (file, 1)})
+    document = _document(source, file, file, what, keys, _TimesAsText)
+    if document is not None:
+        source.content = _plain(source, document, (), file)
+    return source
+
+
+def _document(
+    source: Source,
+    file: Path,
+    name: Path,
+    what: str,
+    keys: Sequence[str],
+    constructor: type[RoundTripConstructor] = RoundTripConstructor,
+) -> CommentedMap | None:
+    """The mapping that a file holds; None if it is empty, or faulty, which is noted."""
+
+    def refuse(message: str, line: int = 1) -> None:
+        source.faults.append(Fault(what, shown(str(name)), message, name, line))
+
     yaml = YAML(typ="rt")
     yaml.version = (1, 2)
+    yaml.Constructor = constructor
     try:
         if file.stat().st_size > LARGEST_FILE_BYTES:
-            message = f"is larger than {LARGEST_FILE_BYTES:,} bytes; split it"
-            source.faults.append(Fault("workspace", shown(str(name)), message, name, 1))
-            return
+            refuse(f"is larger than {LARGEST_FILE_BYTES:,} bytes; split it")
+            return None
         document = yaml.load(file.read_text(encoding="utf-8"))
     except OSError as error:
-        message = f"cannot be read: {error.strerror}; mend or remove it"
-        source.faults.append(Fault("workspace", shown(str(name)), message, name, 1))
-        return
+        refuse(f"cannot be read: {error.strerror}; name a YAML file that can")
+        return None
     except (YAMLError, UnicodeDecodeError, RecursionError) as error:
         mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
         message = f"is not YAML 1.2: {getattr(error, 'problem', None) or error}"
-        line = mark.line + 1 if mark else 1
-        source.faults.append(Fault("workspace", shown(str(name)), message, name, line))
-        return
-    if document is None:
-        return
-    if not isinstance(document, CommentedMap):
-        message = f"must be a mapping with some of {', '.join(SECTIONS)}"
-        source.faults.append(Fault("workspace", shown(str(name)), message, name, 1))
-        return
-    _merge(source, document, (), source.content, name)
+        refuse(message, mark.line + 1 if mark else 1)
+        return None
+    if document is None or isinstance(document, CommentedMap):
+        return document
+    refuse(f"must be a mapping with some of {', '.join(keys)}")
+    return None
 
 
 def _merge(
