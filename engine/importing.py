@@ -8,31 +8,21 @@ evaluated, and cannot be replayed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from math import inf
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from engine.errors import ConfigurationError, EngineError, Fault, RequestError
 from engine.ids import Clock, to_microseconds
-from engine.log import (
-    DecisionEntry,
-    Entry,
-    Outcome,
-    OutcomesEntry,
-    Refused,
-    Repeated,
-    decision_entry,
-)
+from engine.log import DecisionEntry, Outcome, OutcomesEntry, Refused, decision_entry
 from engine.record import (
     CODE_VERSION,
     RECORD_VERSION,
@@ -45,24 +35,50 @@ from engine.record import (
 from engine.request import Attributes, check_id, parse_time, read_attributes
 from engine.revisions import activate
 from engine.store import Store
+from engine.store import read as ask
 from engine.workspace import Learner, Slot, Surface, Workspace, workspace_from_content
+from engine.workspace.schema import Id, Name
+from engine.workspace.shape import checked
+from engine.workspace.source import read_file, shown
 
 ROWS_PER_WRITE = 2_000
 ROW_NUMBER = "row_number"
+PROBABILITY_TOLERANCE = 1e-6
 Advance = Callable[[int], None]
 
 
 def _column_widened(value: object) -> object:
-    return {"column": value} if isinstance(value, str) else value
-
-
-def _time_as_text(value: object) -> object:
-    """YAML reads an unquoted time as one; its text says as much."""
-    return value.isoformat() if isinstance(value, datetime) else value
+    if isinstance(value, str):
+        return {"column": value}
+    if not isinstance(value, Mapping):
+        raise ValueError("must be a column, or {column: …, values: {theirs: ours}}")
+    return value
 
 
 def _type_widened(value: object) -> object:
-    return {"type": value} if isinstance(value, str) else value
+    if isinstance(value, str):
+        return {"type": value}
+    if not isinstance(value, Mapping):
+        raise ValueError("must be a type, or {type: …, column: …}")
+    return value
+
+
+def _probability(value: object) -> object:
+    """Refuses what is no number, column or mapping to numbers, in one sentence."""
+    if isinstance(value, Mapping):
+        for name, number in value.items():
+            if not _is_number(number):
+                raise ValueError(f'gives "{name}" no number; give one in (0, 1]')
+    elif value is not None and not isinstance(value, str) and not _is_number(value):
+        raise ValueError("must be a number, a column, or a mapping to numbers")
+    return value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+Probability = Annotated[float | str | dict[str, float], BeforeValidator(_probability)]
 
 
 class _Part(BaseModel):
@@ -79,38 +95,41 @@ class NamedColumn(_Part):
 class ContextColumn(_Part):
     """An attribute's type, and its column if that has another name."""
 
-    type: str
+    type: Literal["integer", "number", "boolean", "string", "timestamp"]
     column: str | None = None
 
 
 class ExperimentColumn(_Part):
     """The experiment that the rows' units were in; ``probability`` is that of their variant."""
 
-    id: str
+    id: Id
     variant: Annotated[NamedColumn, BeforeValidator(_column_widened)]
     baseline: str | None = None
-    probability: float | str | dict[str, float] | None = None
+    probability: Probability | None = None
 
 
 class ImportMapping(_Part):
     """What the columns of a table mean; every key is described in ``docs/import.md``."""
 
-    surface: str
-    slot: str
+    surface: Id
+    slot: Id
     unit: str
-    decided_at: Annotated[str, BeforeValidator(_time_as_text)]
+    decided_at: str
     action: Annotated[NamedColumn, BeforeValidator(_column_widened)]
-    propensity: float | str | dict[str, float]
-    outcomes: Annotated[dict[str, str], Field(min_length=1)]
+    propensity: Probability
+    outcomes: Annotated[dict[Id, str], Field(min_length=1)]
     pmf: dict[str, str] | None = None
     experiment: ExperimentColumn | None = None
-    context: dict[str, Annotated[ContextColumn, BeforeValidator(_type_widened)]] = {}
+    context: dict[Name, Annotated[ContextColumn, BeforeValidator(_type_widened)]] = {}
     source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """How many rows were read, and how many decisions and outcomes of theirs were new."""
+    """How many rows were read, and how many decisions and outcomes of theirs were new.
+
+    ``revision`` is that of the workspace by which they were read; it serves if anything was new.
+    """
 
     rows: int
     decisions: int
@@ -124,21 +143,13 @@ def read_mapping(file: Path) -> ImportMapping:
     Raises
     ------
     ConfigurationError
-        With every fault.
+        With every fault, each with line, field, value and repair.
     """
-    try:
-        content = YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
-    except (OSError, YAMLError, UnicodeDecodeError) as error:
-        fault = Fault("mapping", f'"{file}"', f"cannot be read as YAML: {error}")
-        raise ConfigurationError((fault,)) from error
-    try:
-        return ImportMapping.model_validate(content)
-    except ValidationError as error:
-        faults = tuple(
-            Fault(".".join(map(str, e["loc"])), repr(e["input"])[:80], e["msg"], file, 1)
-            for e in error.errors(include_url=False)
-        )
-        raise ConfigurationError(faults) from error
+    source = read_file(file, "mapping", tuple(ImportMapping.model_fields))
+    mapping = None if source.faults else checked(source, ImportMapping)
+    if mapping is None:
+        raise ConfigurationError(tuple(sorted(source.faults, key=lambda f: (f.line or 0, f.field))))
+    return mapping
 
 
 def read_table(file: Path) -> pd.DataFrame:
@@ -159,10 +170,12 @@ def import_table(
     clock: Clock,
     advance: Advance = lambda _: None,
 ) -> Imported:
-    """Store a table's rows as decisions and outcomes; every row is checked before any is stored.
+    """Store a table's rows as decisions and outcomes, in the order of their times.
 
     Without a workspace one is made of the mapping: a surface whose slot has the table's actions.
-    ``advance`` is called with the number of rows of each write.
+    Every row is checked, by itself and against what was imported before, until anything is stored
+    or the workspace serves; that it does only if there is something new to store. ``advance`` is
+    called with numbers of rows that sum to the table's.
 
     Raises
     ------
@@ -170,7 +183,8 @@ def import_table(
         If a column is missing or holds what the workspace does not have, with the count and the
         first such row; if a row was imported before with other content.
     ConfigurationError
-        If the workspace lacks the mapping's surface, slot, metrics, attributes or experiment.
+        If the workspace lacks the mapping's surface, slot, metrics, attributes or experiment, or
+        would move units of an experiment that started.
     """
     rows = _Rows(table, mapping)
     if workspace is None:
@@ -179,26 +193,32 @@ def import_table(
     rows.check(workspace)
     builder = _Builder(rows, workspace, mapping.source or source)
     builder.check()
-    activate(store, workspace, clock)
+    stored = builder.stored(store)
+    new = [row for row in rows.in_time if builder.is_new(row, stored)]
+    advance(len(table) - len(new))
+    if new:
+        activate(store, workspace, clock)
     decisions = outcomes = 0
-    for start in range(0, len(table), ROWS_PER_WRITE):
-        entries = list(builder.entries(start, min(start + ROWS_PER_WRITE, len(table))))
-        results = store.write(entries, clock())
-        for entry, result in zip(entries, results, strict=True):
-            if isinstance(result, Refused):
-                raise EngineError(f"`{result.field}` {result.message}")
-            if isinstance(result, Repeated) and isinstance(entry, DecisionEntry):
-                if result.request_digest != entry.request_digest:
-                    raise EngineError(
-                        f"{entry.record.request_id} was imported before with other content; "
-                        "name another `source` in the mapping, or import into a new database"
-                    )
-            elif isinstance(entry, DecisionEntry):
-                decisions += 1
-            else:
-                outcomes += getattr(result, "accepted", 0)
-        advance(min(ROWS_PER_WRITE, len(table) - start))
+    for start in range(0, len(new), ROWS_PER_WRITE):
+        part = new[start : start + ROWS_PER_WRITE]
+        entries = builder.decisions(part, stored)
+        found = OutcomesEntry(tuple(builder.outcomes(part, stored)))
+        *_, result = store.write([*entries, found], clock())
+        if isinstance(result, Refused):
+            # Somebody sent outcomes under the ids of these rows by another way.
+            raise EngineError(f"`{result.field}` {result.message}")
+        decisions += len(entries)
+        outcomes += getattr(result, "accepted", 0)
+        advance(len(part))
     return Imported(len(table), decisions, outcomes, workspace.revision)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What the log holds of the rows: their request ids, and their outcomes' ids."""
+
+    requests: frozenset[str]
+    outcomes: frozenset[str]
 
 
 class _Rows:
@@ -216,6 +236,7 @@ class _Rows:
             else self._texts("unit", mapping.unit)
         )
         self.decided_at = self._times(mapping.decided_at)
+        self.in_time: list[int] = np.argsort(self.decided_at, kind="stable").tolist()
         self.propensities = self._probabilities("propensity", mapping.propensity, self.actions)
         self.seen = tuple(sorted(set(self.actions)))
         self.pmf = self._pmf()
@@ -231,9 +252,26 @@ class _Rows:
             self.chances = self._chances(mapping.experiment, self.variants)
 
     def check(self, workspace: Workspace) -> None:
-        """Raises EngineError at the first value that the workspace does not have."""
+        """Raises EngineError where a column holds what the workspace does not have or allow."""
         slot = workspace.surfaces[self.mapping.surface].slots[self.mapping.slot]
         self._known("action", self.actions, slot.actions)
+        unknown = sorted(set(self.seen) - set(slot.actions))
+        if unknown:
+            raise EngineError(
+                f'`{"pmf" if self.mapping.pmf else "propensity"}` names action "{unknown[0]}", '
+                f"which the workspace does not have (known: {', '.join(sorted(slot.actions))}); "
+                "add it, or leave it out"
+            )
+        for metric, values in self.outcomes.items():
+            low, high = workspace.value_ranges.get(metric, (-inf, inf))
+            array = np.asarray(values)
+            _refuse(
+                f"outcomes.{metric}",
+                (array < low) | (array > high),
+                values,
+                f"is beyond its declared range [{low:g}, {high:g}]",
+                "mend the column, or widen the metric's range",
+            )
         if self.mapping.experiment and self.variants is not None:
             experiment = next(
                 e for e in workspace.design.experiments if e.id == self.mapping.experiment.id
@@ -242,13 +280,14 @@ class _Rows:
             self._known("experiment.variant", self.variants, variants)
 
     def _known(self, field: str, values: Sequence[str], known: Any) -> None:
-        for row, value in enumerate(values, start=1):
-            if value not in known:
-                listed = ", ".join(sorted(known))
-                raise EngineError(
-                    f'`{field}` is "{value}" in row {row}, which the workspace does not have '
-                    f"(known: {listed}); add it, or translate it with `values`"
-                )
+        unknown = [row for row, value in enumerate(values) if value not in known]
+        if unknown:
+            listed = ", ".join(sorted(known))
+            raise EngineError(
+                f"`{field}` is {shown(values[unknown[0]])} in row {unknown[0] + 1}, the first of "
+                f"{_rows(len(unknown))} with an id that the workspace does not have (known: "
+                f"{listed}); add it, or translate it with `values`"
+            )
 
     def _column(self, field: str, name: str) -> pd.Series[Any]:
         if name not in self.table.columns:
@@ -258,7 +297,7 @@ class _Rows:
 
     def _texts(self, field: str, name: str) -> list[str]:
         column = self._column(field, name)
-        _refuse(field, column.isna().to_numpy(), column, "is missing")
+        _refuse(field, column.isna().to_numpy(), column, "is missing", "fill it, or drop the rows")
         return [str(value) for value in column.tolist()]
 
     def _named(self, field: str, part: NamedColumn) -> list[str]:
@@ -269,7 +308,7 @@ class _Rows:
         column = self._column(field, name)
         numbers = pd.to_numeric(column, errors="coerce").astype(float)
         wrong = (numbers.isna() & column.notna()) | np.isinf(numbers)
-        _refuse(field, wrong.to_numpy(), column, "is no finite number")
+        _refuse(field, wrong.to_numpy(), column, "is no finite number", "give one, or nothing")
         return list(numbers)
 
     def _times(self, text: str) -> list[int]:
@@ -301,7 +340,8 @@ class _Rows:
             values = [float(given)] * len(names)
         array = np.asarray(values)
         # Written so that NaN fails it.
-        _refuse(field, ~((array > 0) & (array <= 1)), pd.Series(values), "is not in (0, 1]")
+        wrong = ~((array > 0) & (array <= 1))
+        _refuse(field, wrong, values, "is not in (0, 1]", "give the probability of what was drawn")
         return values
 
     def _pmf(self) -> list[tuple[float, ...]] | None:
@@ -313,17 +353,38 @@ class _Rows:
             if absent:
                 raise EngineError(f'`pmf` says nothing of "{absent[0]}"; give its column')
             self.seen = tuple(sorted(self.mapping.pmf))
-            columns = [self._numbers(f"pmf.{a}", self.mapping.pmf[a]) for a in self.seen]
-            table = np.column_stack(columns)
-            off = ~(np.abs(table.sum(axis=1) - 1) <= 1e-6)
-            _refuse("pmf", off, pd.Series(table.sum(axis=1)), "does not sum to 1")
-            return [tuple(row) for row in table.tolist()]
-        if isinstance(given, Mapping) and abs(sum(given.values()) - 1) <= 1e-6:
+            columns = {a: self._numbers(f"pmf.{a}", self.mapping.pmf[a]) for a in self.seen}
+            return self._checked_pmf(columns)
+        if isinstance(given, Mapping) and abs(sum(given.values()) - 1) <= PROBABILITY_TOLERANCE:
             self.seen = tuple(sorted(given))
             return [tuple(given[a] for a in self.seen)] * n
-        if not isinstance(given, str | Mapping) and abs(given * len(self.seen) - 1) <= 1e-6:
+        if (
+            not isinstance(given, str | Mapping)
+            and abs(given * len(self.seen) - 1) <= PROBABILITY_TOLERANCE
+        ):
             return [(1 / len(self.seen),) * len(self.seen)] * n
         return None
+
+    def _checked_pmf(self, columns: Mapping[str, list[float]]) -> list[tuple[float, ...]]:
+        """The rows of the columns of probabilities; they agree with the propensities."""
+        for action, values in columns.items():
+            array = np.asarray(values)
+            wrong = ~(array >= 0)
+            _refuse(f"pmf.{action}", wrong, values, "is negative or missing", "give a probability")
+        table = np.column_stack(list(columns.values()))
+        sums = table.sum(axis=1)
+        off = ~(np.abs(sums - 1) <= PROBABILITY_TOLERANCE)
+        _refuse("pmf", off, sums.tolist(), "does not sum to 1", "give the column of every action")
+        places = {action: place for place, action in enumerate(columns)}
+        drawn = table[np.arange(len(table)), [places[action] for action in self.actions]]
+        _refuse(
+            "pmf",
+            ~(np.abs(drawn - self.propensities) <= PROBABILITY_TOLERANCE),
+            drawn.tolist(),
+            "gives the action another probability than `propensity`",
+            "make them agree",
+        )
+        return [tuple(row) for row in table.tolist()]
 
     def _chances(self, part: ExperimentColumn, variants: Sequence[str]) -> list[float]:
         if part.probability is not None:
@@ -341,22 +402,18 @@ class _Rows:
             case "integer":
                 numbers = self._numbers(field, column_name)
                 broken = np.array([not np.isnan(v) and not v.is_integer() for v in numbers])
-                _refuse(field, broken, column, "is no integer")
+                _refuse(field, broken, column, "is no integer", "round it, or call it a number")
                 return [None if np.isnan(v) else int(v) for v in numbers]
             case "number":
                 return [None if np.isnan(v) else v for v in self._numbers(field, column_name)]
             case "boolean":
                 texts = column.astype("string").str.lower()
                 known = texts.map(_BOOLEANS)
-                _refuse(field, (known.isna() & column.notna()).to_numpy(), column, "is no boolean")
+                wrong = (known.isna() & column.notna()).to_numpy()
+                _refuse(field, wrong, column, "is no boolean", "give true or false, or 1 or 0")
                 return [None if absent else bool(v) for v, absent in _with_absence(known)]
-            case "string" | "timestamp":
-                return [None if absent else str(v) for v, absent in _with_absence(column)]
             case _:
-                raise EngineError(
-                    f'`{field}` has type "{type_}"; known: integer, number, boolean, string, '
-                    "timestamp"
-                )
+                return [None if absent else str(v) for v, absent in _with_absence(column)]
 
 
 def _with_absence(column: pd.Series[Any]) -> Iterator[tuple[Any, bool]]:
@@ -366,13 +423,30 @@ def _with_absence(column: pd.Series[Any]) -> Iterator[tuple[Any, bool]]:
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
 
-def _refuse(field: str, wrong: Any, values: pd.Series[Any], what: str) -> None:
-    count = int(wrong.sum())
+def _refuse(
+    field: str, wrong: Any, values: Sequence[Any] | pd.Series[Any], what: str, repair: str
+) -> None:
+    """Raises EngineError if a row is wrong, with their count, the first one and its value."""
+    count = int(np.sum(wrong))
     if count:
         first = int(np.flatnonzero(wrong)[0])
+        value = values.tolist()[first] if isinstance(values, pd.Series) else values[first]
         raise EngineError(
-            f"`{field}` {what} in {count:,} rows, first in row {first + 1}: {values.iloc[first]!r}"
+            f"`{field}` {what} in {_rows(count)}, first in row {first + 1}: {value!r}; {repair}"
         )
+
+
+def _refuse_first(faults: Iterable[tuple[int, RequestError]]) -> None:
+    """Raises EngineError if a row has a fault, with the count of those like the first."""
+    found = list(faults)
+    if found:
+        row, first = found[0]
+        count = sum(error.field == first.field for _, error in found)
+        raise EngineError(f"{first} (in {_rows(count)}, first in row {row + 1})") from first
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'s' if count != 1 else ''}"
 
 
 def _derived(rows: _Rows) -> dict[str, Any]:
@@ -424,7 +498,8 @@ def _check_workspace(workspace: Workspace, mapping: ImportMapping) -> None:
     def need(field: str, name: str, known: Any) -> None:
         if name not in known:
             listed = ", ".join(known) or "none"
-            faults.append(Fault(field, f'"{name}"', f"is not in the workspace; known: {listed}"))
+            message = f"is not in the workspace (known: {listed}); fix the name, or add it there"
+            faults.append(Fault(field, f'"{name}"', message))
 
     need("surface", mapping.surface, workspace.surfaces)
     surface = workspace.surfaces.get(mapping.surface)
@@ -462,36 +537,116 @@ class _Builder:
         ]
 
     def check(self) -> None:
-        """Raises EngineError at the first row whose unit or attributes no record can hold."""
-        for row, unit in enumerate(self.rows.units):
-            try:
-                check_id("unit", unit)
-            except RequestError as error:
-                raise EngineError(f"row {row + 1}: {error}") from error
-            self._attributes(row)
+        """Raises EngineError where ids or attributes of rows are such that no record holds them."""
+        rows = self.rows
+        longest = max((f"{self._request_id(len(rows.units))}/{m}" for m in rows.outcomes), key=len)
+        try:
+            check_id("source", longest)
+        except RequestError as error:
+            raise EngineError(f"{error}, as `source` in the mapping") from error
+        _refuse_first(self._faults(lambda row: check_id("unit", rows.units[row])))
+        _refuse_first(self._faults(self._attributes))
 
-    def entries(self, start: int, end: int) -> Iterator[Entry]:
-        """Decisions of the rows [start, end), then their outcomes."""
-        outcomes: list[Outcome] = []
-        for row in range(start, end):
-            record = self._record(row)
-            entry = decision_entry(record, also_learns=self.learners)
-            yield DecisionEntry(
-                record=entry.record,
-                data=entry.data,
-                request_digest=hashlib.sha256(entry.data).hexdigest()[:32],
-                learnables=entry.learnables,
-                sticky={},
+    def _faults(self, check: Callable[[int], object]) -> Iterator[tuple[int, RequestError]]:
+        for row in range(len(self.rows.units)):
+            try:
+                check(row)
+            except RequestError as error:
+                yield row, error
+
+    def stored(self, store: Store) -> _Stored:
+        """What the log holds of the rows.
+
+        Raises
+        ------
+        EngineError
+            If it holds a row with other content.
+        """
+        ids = [self._request_id(row) for row in range(len(self.rows.units))]
+        requests = store.read(lambda c: ask.request_digests(c, ids))
+        rows = [row for row, id_ in enumerate(ids) if id_ in requests]
+        decision_ids = [_decision_id(ids[row]) for row in rows]
+        found = store.read(lambda c: ask.outcomes_of_decisions(c, decision_ids))
+        outcomes = {outcome.outcome_id: outcome.digest() for outcome in found}
+        changed = [
+            row
+            for row in rows
+            if requests[ids[row]] != self._digest(row) or self._changed(row, outcomes)
+        ]
+        if changed:
+            raise EngineError(
+                f"row {changed[0] + 1}, the first of {_rows(len(changed))} such, was imported "
+                "before with other content; name another `source` in the mapping, or import into "
+                "a new database"
             )
-            outcomes += self._outcomes(row, record)
-        yield OutcomesEntry(tuple(outcomes))
+        return _Stored(frozenset(requests), frozenset(outcomes))
+
+    def _changed(self, row: int, stored: Mapping[str, str]) -> bool:
+        """Whether an outcome of the row is stored otherwise than the row has it."""
+        now = {outcome.outcome_id: outcome.digest() for outcome in self._outcomes(row)}
+        ids = [self._outcome_id(row, metric) for metric in self.rows.outcomes]
+        return any(id_ in stored and stored[id_] != now.get(id_) for id_ in ids)
+
+    def is_new(self, row: int, stored: _Stored) -> bool:
+        """Whether the log lacks the row, or an outcome of it."""
+        return self._request_id(row) not in stored.requests or any(
+            outcome.outcome_id not in stored.outcomes for outcome in self._outcomes(row)
+        )
+
+    def decisions(self, rows: Iterable[int], stored: _Stored) -> list[DecisionEntry]:
+        """The decisions of rows, but for those stored."""
+        return [self._entry(row) for row in rows if self._request_id(row) not in stored.requests]
+
+    def outcomes(self, rows: Iterable[int], stored: _Stored) -> Iterator[Outcome]:
+        """The outcomes of rows, but for those stored."""
+        for row in rows:
+            for outcome in self._outcomes(row):
+                if outcome.outcome_id not in stored.outcomes:
+                    yield outcome
+
+    def _entry(self, row: int) -> DecisionEntry:
+        entry = decision_entry(self._record(row), also_learns=self.learners)
+        return DecisionEntry(
+            record=entry.record,
+            data=entry.data,
+            request_digest=self._digest(row),
+            learnables=entry.learnables,
+            sticky={},
+        )
+
+    def _digest(self, row: int) -> str:
+        """Digest of what a repeated row must agree on: its content, by whatever code or revision.
+
+        Outcomes have digests of their own.
+        """
+        rows, mapping = self.rows, self.rows.mapping
+        content = (
+            mapping.surface,
+            mapping.slot,
+            rows.units[row],
+            rows.decided_at[row],
+            rows.actions[row],
+            rows.propensities[row],
+            (rows.seen, rows.pmf[row]) if rows.pmf else None,
+            {name: values[row] for name, values in rows.context.items()},
+            mapping.experiment.id if mapping.experiment else None,
+            rows.variants[row] if rows.variants else None,
+            rows.chances[row] if rows.chances else None,
+        )
+        return hashlib.sha256(_DETERMINISTIC.encode(content)).hexdigest()[:32]
+
+    def _request_id(self, row: int) -> str:
+        return f"import/{self.source}/{row + 1}"
+
+    def _outcome_id(self, row: int, metric: str) -> str:
+        return f"{self._request_id(row)}/{metric}"
 
     def _record(self, row: int) -> DecisionRecord:
         rows, mapping = self.rows, self.rows.mapping
         decided_at = rows.decided_at[row]
         attributes = self._attributes(row)
-        request_id = f"import/{self.source}/{row + 1}"
-        decision_id = str(_uuid8(request_id))
+        request_id = self._request_id(row)
+        decision_id = _decision_id(request_id)
         return DecisionRecord(
             record_version=RECORD_VERSION,
             decision_id=decision_id,
@@ -528,10 +683,7 @@ class _Builder:
 
     def _attributes(self, row: int) -> Attributes:
         given = {name: values[row] for name, values in self.rows.context.items()}
-        try:
-            return read_attributes(self.surface, given, self.rows.decided_at[row])
-        except RequestError as error:
-            raise EngineError(f"row {row + 1}: {error}") from error
+        return read_attributes(self.surface, given, self.rows.decided_at[row])
 
     def _assignments(self, row: int) -> tuple[AssignmentRecord, ...]:
         experiment, rows = self.rows.mapping.experiment, self.rows
@@ -541,21 +693,27 @@ class _Builder:
         factors = {f"variant.{experiment.id}": chance}
         return (AssignmentRecord("experiment", experiment.id, rows.variants[row], chance, factors),)
 
-    def _outcomes(self, row: int, record: DecisionRecord) -> Iterator[Outcome]:
+    def _outcomes(self, row: int) -> Iterator[Outcome]:
+        decided_at = self.rows.decided_at[row]
+        decision_id = _decision_id(self._request_id(row))
         for metric, values in self.rows.outcomes.items():
-            if not np.isnan(values[row]):
+            # A missing value, NaN, is no outcome.
+            if values[row] == values[row]:
                 yield Outcome(
-                    outcome_id=f"{record.request_id}/{metric}",
+                    outcome_id=self._outcome_id(row, metric),
                     metric=metric,
                     value=values[row],
-                    occurred_at=record.decided_at,
-                    received_at=record.decided_at,
-                    decision_id=record.decision_id,
+                    occurred_at=decided_at,
+                    received_at=decided_at,
+                    decision_id=decision_id,
                 )
 
 
-def _uuid8(key: str) -> UUID:
-    """A UUID of version 8 (RFC 9562 §5.8): 122 bits of the key's SHA-256."""
-    value = int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "big")
+_DETERMINISTIC = msgspec.json.Encoder(order="deterministic")
+
+
+def _decision_id(request_id: str) -> str:
+    """A UUID of version 8 (RFC 9562 §5.8): 122 bits of the request id's SHA-256."""
+    value = int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:16], "big")
     value = value & ~(0xF << 76) | 0x8 << 76
-    return UUID(int=value & ~(0b11 << 62) | 0b10 << 62)
+    return str(UUID(int=value & ~(0b11 << 62) | 0b10 << 62))

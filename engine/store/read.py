@@ -102,6 +102,19 @@ def by_request(connection: Connection, request_id: str) -> tuple[bytes, str | No
     return (row.record, row.request_digest) if row else None
 
 
+def request_digests(connection: Connection, request_ids: Sequence[str]) -> dict[str, str | None]:
+    """By request id, of those that are stored: the digest of what was asked."""
+    d = schema.decisions.c
+    found: dict[str, str | None] = {}
+    for start in range(0, len(request_ids), PAGE):
+        some = request_ids[start : start + PAGE]
+        rows = connection.execute(
+            select(d.request_id, d.request_digest).where(d.request_id.in_(some))
+        )
+        found |= {row.request_id: row.request_digest for row in rows}
+    return found
+
+
 def exposures(connection: Connection, decision_id: str) -> list[Row[Any]]:
     """Rows (slot, occurred_at, received_at) of a decision's exposures."""
     x = schema.exposures.c

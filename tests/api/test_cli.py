@@ -379,7 +379,7 @@ def changed(**parts: Any) -> dict[str, Any]:
         (changed(propensity={"a": 0.5}), '`propensity` says nothing of "b"'),
         (changed(outcomes={}), "outcomes"),
         (changed(outcomes={"click": "shown"}), "`outcomes.click` is no finite number"),
-        (changed(context={"age": "colour"}), '`context.age` has type "colour"'),
+        (changed(context={"age": "colour"}), '`context.age` is "colour"'),
         (changed(context={"age": {"type": "integer", "column": "years"}}), "years"),
         (changed(pmf={"a": "chance"}), '`pmf` says nothing of "b"'),
         (changed(pmf={"a": "chance", "b": "age"}), "`pmf` does not sum to 1"),
@@ -424,8 +424,8 @@ def test_a_bad_row_stores_nothing(tmp_path: Path, database: str, row: str, says:
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        (f"u9,2026-03-01T10:00:00Z,a,0.5,1,{2**60}", "row 2041: `context.age`"),
-        (f"{'u' * 10_000},2026-03-01T10:00:00Z,a,0.5,1,30", "row 2041: `unit` has 10,000"),
+        (f"u9,2026-03-01T10:00:00Z,a,0.5,1,{2**60}", "`context.age` is 1152921504606846976"),
+        (f"{'u' * 10_000},2026-03-01T10:00:00Z,a,0.5,1,30", "`unit` has 10,000 characters"),
     ],
 )
 def test_a_bad_row_far_down_stores_nothing(
@@ -435,6 +435,7 @@ def test_a_bad_row_far_down_stores_nothing(
     ran = import_(tmp_path, database, rows=[*ROWS * 51, row])
     assert ran.status == 2
     assert says in ran.err
+    assert "(in 1 row, first in row 2041)" in ran.err
     assert nothing_stored(database)
 
 
