@@ -8,13 +8,20 @@ Each action a has a ridge regression of the reward on the encoded context x (d n
 updated by the Sherman–Morrison identity: with v = P_a x, g = 1 + xᵀv and the error
 e = r − θ_aᵀx made before the update, P_a ← P_a − v vᵀ / g and θ_a ← θ_a + v e / g.
 
+Rewards are counted from m, the mean of all n of them, of all actions; else the penalty would draw
+an action that is new towards a reward of 0, however far from all rewards that lies. Since m moves
+with every reward, a second regression is kept, of the constant 1, with coefficients c_a and errors
+e1. As ridge regression is linear in what it fits, that of r − m predicts
+
+    r̂_a(x) = m + (θ_a − m c_a)ᵀx,   with errors e − m e1.
+
 The exploration bonus is free of scale: a multiple of √(xᵀ P_a x) in units of σ̂, where
 
-    σ̂² = Σ e² / g / n   over all n decisions, of all actions,
+    σ̂² = (Σ e²/g − 2m Σ e e1/g + m² Σ e1²/g) / n   over all n decisions, of all actions,
 
 the mean of what the ridge objectives attain at their minimum (the recursive least squares
-identity, Plackett 1950). So one ``alpha`` serves clicks and revenues alike. Before the first
-decision σ̂ is 1.
+identity, Plackett 1950). So one ``alpha`` serves clicks and revenues alike: multiplying all
+rewards, or adding to them, changes no probability. Before the first decision σ̂ is 1.
 
 An action's features are constant for that action, so a model per action can make nothing of them:
 these kinds read the context alone. The kind ``vw`` reads both.
@@ -41,7 +48,7 @@ from policies.errors import PolicyError
 from policies.parameters import ActionId, Parameters
 from policies.quadrature import largest_gaussian
 from policies.snapshots import Array, Snapshot
-from policies.types import Action, Context, Feedback, FloatArray, action_ids
+from policies.types import LARGEST_NUMBER, Action, Context, Feedback, FloatArray, action_ids
 
 _CHUNK_ROWS = 16_384
 
@@ -78,14 +85,21 @@ class _State(msgspec.Struct, forbid_unknown_fields=True):
     actions: list[ActionId]
     columns: list[Column]
     decisions: Annotated[int, msgspec.Meta(ge=0)]
+    origin: float
+    total: float
     residual: Annotated[float, msgspec.Meta(ge=0)]
+    residual_cross: float
+    residual_one: Annotated[float, msgspec.Meta(ge=0)]
 
 
 class _Linear(BasePolicy[LinearParameters]):
     """Ridge models stacked over actions; subclasses turn means and deviations into a pmf.
 
     The last row of each stack is an action never learned from: the prior. Unknown actions
-    index it, and a new action copies it.
+    index it, and a new action copies it. Coefficients are (2, k, d): of the reward, and of 1.
+
+    Rewards are counted from the first one, the origin: where all share a large part, the digits
+    that tell them apart survive the subtraction of m.
     """
 
     parameters_model = LinearParameters
@@ -95,9 +109,11 @@ class _Linear(BasePolicy[LinearParameters]):
         self._encoder = Encoder(parameters.features, parameters.max_categories)
         self._index: dict[str, int] = {}
         self._covariance = np.full((1, 1, 1), 1.0 / parameters.l2)
-        self._coefficients = np.zeros((1, 1))
+        self._coefficients = np.zeros((2, 1, 1))
         self._decisions = 0
-        self._residual = 0.0
+        self._origin = 0.0
+        self._total = 0.0
+        self._residual = self._residual_cross = self._residual_one = 0.0
 
     def pmf(self, context: Context, actions: Sequence[Action]) -> FloatArray:
         """(k,), see the class."""
@@ -109,7 +125,7 @@ class _Linear(BasePolicy[LinearParameters]):
         """See `policies.types.Policy.pmf_and_expected`."""
         mean, deviation = self._scores(context, actions)
         (pmf,) = self._choose(mean[None], deviation[None])
-        return np.asarray(pmf), mean
+        return np.asarray(pmf), mean + self._common
 
     def pmfs(self, contexts: Sequence[Context], actions: Sequence[Action]) -> FloatArray:
         """(n, k): `pmf` by matrix products over all contexts."""
@@ -120,14 +136,15 @@ class _Linear(BasePolicy[LinearParameters]):
             variance = np.empty((len(x), len(rows)))
             for position, row in enumerate(rows):
                 variance[:, position] = np.einsum("nd,nd->n", x @ self._covariance[row], x)
-            mean = x @ self._coefficients[rows].T
+            reward, one = x @ self._coefficients[:, rows].transpose(0, 2, 1)
+            mean = reward - self._centre * one
             deviation = self._deviation(variance, unseen[:, None])
             pmf[start : start + len(x)] = self._choose(mean, deviation)
         return pmf
 
     def expected(self, context: Context, actions: Sequence[Action]) -> FloatArray:
-        """(k,): θ_aᵀx, in the reward's unit."""
-        return self._scores(context, actions)[0]
+        """(k,): r̂_a(x), in the reward's unit."""
+        return self._scores(context, actions)[0] + self._common
 
     def learn(self, feedback: Sequence[Feedback]) -> None:
         """Ridge updates in the order given; columns and actions grow as they are met."""
@@ -147,48 +164,79 @@ class _Linear(BasePolicy[LinearParameters]):
         self._encoder = Encoder(parameters.features, parameters.max_categories, state.columns)
         self._index = {action: row for row, action in enumerate(state.actions)}
         k, d = len(state.actions), self._encoder.width
-        if len(self._index) != k or not math.isfinite(state.residual):
-            raise PolicyError("snapshot.state: an action appears twice or residual is not finite.")
+        moments = (state.residual, state.residual_cross, state.residual_one)
+        if len(self._index) != k or not all(map(math.isfinite, (state.total, *moments))):
+            raise PolicyError("snapshot.state: an action appears twice or a sum is not finite.")
+        if not abs(state.origin) < LARGEST_NUMBER:
+            raise PolicyError(f"snapshot.state.origin is {state.origin!r}, which is no reward.")
         covariance = snapshot.array("covariance", "f8", (k, d, d))
         if (np.einsum("kdd->kd", covariance) <= 0.0).any():
             raise PolicyError("snapshot.arrays.covariance holds a variance that is not positive.")
-        coefficients = snapshot.array("coefficients", "f8", (k, d))
+        coefficients = snapshot.array("coefficients", "f8", (2, k, d))
         prior = np.eye(d)[None] / parameters.l2
         self._covariance = np.concatenate([covariance, prior])
-        self._coefficients = np.concatenate([coefficients, np.zeros((1, d))])
-        self._decisions, self._residual = state.decisions, state.residual
+        self._coefficients = np.concatenate([coefficients, np.zeros((2, 1, d))], axis=1)
+        self._decisions, self._origin, self._total = state.decisions, state.origin, state.total
+        self._residual, self._residual_cross, self._residual_one = moments
 
     def _state(self) -> dict[str, Any]:
         return {
             "actions": list(self._index),
             "columns": [msgspec.to_builtins(column) for column in self._encoder.columns],
             "decisions": self._decisions,
+            "origin": self._origin,
+            "total": self._total,
             "residual": self._residual,
+            "residual_cross": self._residual_cross,
+            "residual_one": self._residual_one,
         }
 
     def _arrays(self) -> dict[str, Array]:
-        return {"covariance": self._covariance[:-1], "coefficients": self._coefficients[:-1]}
+        return {"covariance": self._covariance[:-1], "coefficients": self._coefficients[:, :-1]}
 
     @abstractmethod
     def _choose(self, mean: FloatArray, deviation: FloatArray) -> FloatArray:
-        """(n, k) pmfs from (n, k) predicted means and deviations."""
+        """(n, k) pmfs from (n, k) predicted means, counted from m, and deviations."""
+
+    @property
+    def _centre(self) -> float:
+        """m, counted from the origin."""
+        return self._total / self._decisions if self._decisions else 0.0
+
+    @property
+    def _common(self) -> float:
+        """m."""
+        return self._origin + self._centre
 
     def _scores(self, context: Context, actions: Sequence[Action]) -> tuple[FloatArray, FloatArray]:
-        """Mean and deviation (k,) of each action's predicted reward."""
+        """Mean, counted from m, and deviation (k,) of each action's predicted reward."""
         rows = self._rows(action_ids(actions))
         x, unseen = self._encoder.encode(context)
         covariance, coefficients = self._covariance, self._coefficients
-        if 2 * len(rows) < len(covariance):
-            covariance, coefficients = covariance[rows], coefficients[rows]
-            return coefficients @ x, self._deviation((covariance @ x) @ x, unseen)
-        variance, mean = (covariance @ x) @ x, coefficients @ x
-        return mean[rows], self._deviation(variance[rows], unseen)
+        few = 2 * len(rows) < len(covariance)
+        if few:
+            covariance, coefficients = covariance[rows], coefficients[:, rows]
+        variance = (covariance @ x) @ x
+        reward, one = coefficients @ x
+        mean = reward - self._centre * one
+        if not few:
+            mean, variance = mean[rows], variance[rows]
+        return mean, self._deviation(variance, unseen)
 
     def _deviation(self, variance: FloatArray, unseen: FloatArray | float) -> FloatArray:
-        noise = math.sqrt(self._residual / self._decisions) if self._decisions else 1.0
         # Rounding can bring the variance of a well-known context a hair below zero.
         variance = np.maximum(variance + unseen / self.parameters.l2, 0.0)
-        return np.asarray(self.parameters.alpha * noise * np.sqrt(variance))
+        return np.asarray(self.parameters.alpha * self._noise() * np.sqrt(variance))
+
+    def _noise(self) -> float:
+        """σ̂."""
+        if not self._decisions:
+            return 1.0
+        centre = self._centre
+        attained = self._residual + centre * (
+            centre * self._residual_one - 2.0 * self._residual_cross
+        )
+        return math.sqrt(max(attained, 0.0) / self._decisions)
 
     def _rows(self, ids: tuple[str, ...]) -> npt.NDArray[np.intp]:
         return np.array([self._index.get(action, -1) for action in ids], dtype=np.intp)
@@ -198,37 +246,48 @@ class _Linear(BasePolicy[LinearParameters]):
         if row is None:
             row = self._index[action] = len(self._index)
             self._covariance = np.concatenate([self._covariance, self._covariance[-1:]])
-            self._coefficients = np.concatenate([self._coefficients, self._coefficients[-1:]])
+            self._coefficients = np.concatenate(
+                [self._coefficients, self._coefficients[:, -1:]], axis=1
+            )
         return row
 
     def _widen(self, d: int) -> None:
         """Pad every model to d columns with the prior, which a column never seen still has."""
-        k, before = self._coefficients.shape
+        _, k, before = self._coefficients.shape
         covariance = np.zeros((k, d, d))
         covariance[:, :before, :before] = self._covariance
         fresh = np.arange(before, d)
         covariance[:, fresh, fresh] = 1.0 / self.parameters.l2
         self._covariance = covariance
-        self._coefficients = np.pad(self._coefficients, ((0, 0), (0, d - before)))
+        self._coefficients = np.pad(self._coefficients, ((0, 0), (0, 0), (0, d - before)))
 
     def _update(self, row: int, x: FloatArray, reward: float) -> None:
+        if not self._decisions:
+            self._origin = float(reward)
+        reward -= self._origin
         covariance = self._covariance[row]
         step = covariance @ x
         gain = 1.0 + float(x @ step)
-        error = reward - float(self._coefficients[row] @ x)
-        self._coefficients[row] += step * (error / gain)
+        coefficients = self._coefficients[:, row]
+        predicted, predicted_one = (coefficients @ x).tolist()
+        error, error_one = reward - predicted, 1.0 - predicted_one
+        coefficients[0] += step * (error / gain)
+        coefficients[1] += step * (error_one / gain)
         step /= math.sqrt(gain)
         covariance -= step[:, None] * step
         self._decisions += 1
+        self._total += reward
         self._residual += error * error / gain
+        self._residual_cross += error * error_one / gain
+        self._residual_one += error_one * error_one / gain
 
 
 class LinUCB(_Linear):
-    """Linear upper confidence bounds: the action with the largest θ_aᵀx + α σ̂ √(xᵀP_a x).
+    """Linear upper confidence bounds: the action with the largest r̂_a(x) + α σ̂ √(xᵀP_a x).
 
     The pmf is a point mass, ties sharing alike: exploration comes from the bonus, and the
     support that evaluation needs from the exploration floor. Scores within 1e-9 of the largest
-    magnitude are ties, so that rounding favours nobody.
+    magnitude, both counted from m, are ties, so that rounding favours nobody.
     """
 
     kind = "lin_ucb"
@@ -244,7 +303,7 @@ class LinUCB(_Linear):
 
 
 class LinTS(_Linear):
-    """Linear Thompson sampling: scores are independent normals N(θ_aᵀx, α² σ̂² xᵀP_a x).
+    """Linear Thompson sampling: scores are independent normals N(r̂_a(x), α² σ̂² xᵀP_a x).
 
     The models of different actions share nothing, so their scores are independent and the
     probability that each is the largest is a one-dimensional integral

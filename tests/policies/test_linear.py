@@ -12,7 +12,7 @@ from policies.quadrature import largest_gaussian
 A, B, C = ACTIONS = (Action("A"), Action("B"), Action("C"))
 
 
-def log(n: int, seed: int, scale: float = 1.0) -> list[Feedback]:
+def log(n: int, seed: int, scale: float = 1.0, offset: float = 0.0) -> list[Feedback]:
     rng = np.random.default_rng(seed)
     rows = []
     for _ in range(n):
@@ -24,17 +24,20 @@ def log(n: int, seed: int, scale: float = 1.0) -> list[Feedback]:
         }
         action = str(rng.choice(["A", "B"]))
         reward = scale * (float(rng.normal()) + (context["device"] == "tv") * (action == "A"))
-        rows.append(Feedback(context, ACTIONS, action, 0.5, reward))
+        rows.append(Feedback(context, ACTIONS, action, 0.5, reward + offset))
     return rows
 
 
 def direct_solve(
     rows: list[Feedback], encoder: Encoder, action: str, l2: float
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Coefficients, covariance and attained ridge objective, from the normal equations."""
+    """Coefficients, covariance and attained ridge objective, from the normal equations.
+
+    Of the rewards less their mean over all actions.
+    """
     drawn = [row for row in rows if row.action == action]
     X = np.array([encoder.encode(row.context)[0] for row in drawn]).reshape(-1, encoder.width)
-    r = np.array([row.reward for row in drawn])
+    r = np.array([row.reward for row in drawn]) - np.mean([row.reward for row in rows])
     gram = X.T @ X + l2 * np.eye(encoder.width)
     theta = np.linalg.solve(gram, X.T @ r)
     objective = float(((r - X @ theta) ** 2).sum() + l2 * theta @ theta)
@@ -44,7 +47,7 @@ def direct_solve(
 @pytest.mark.parametrize("l2", [0.1, 1.0, 30.0])
 def test_updates_equal_a_closed_form_ridge_solve(l2: float) -> None:
     """Also for columns and actions that appeared only in the middle of the log."""
-    rows = log(300, seed=1)
+    rows = log(300, seed=1, offset=5.0)
     policy = make_policy("lin_ucb", alpha=0.7, l2=l2)
     policy.learn(rows)
     assert isinstance(policy, LinUCB)
@@ -54,13 +57,14 @@ def test_updates_equal_a_closed_form_ridge_solve(l2: float) -> None:
     solved = [direct_solve(rows, encoder, action.id, l2) for action in ACTIONS]
     mean, deviation = policy._scores(rows[0].context, ACTIONS)
     noise = np.sqrt(sum(objective for _, _, objective in solved) / len(rows))
-    np.testing.assert_allclose(mean, [theta @ x for theta, _, _ in solved], rtol=1e-9)
+    np.testing.assert_allclose(mean, [theta @ x for theta, _, _ in solved], rtol=1e-8)
     np.testing.assert_allclose(
         deviation, [0.7 * noise * np.sqrt(x @ P @ x) for _, P, _ in solved], rtol=1e-8
     )
     expected = policy.expected(rows[0].context, ACTIONS)
     assert expected is not None
-    np.testing.assert_array_equal(expected, mean)
+    common = float(np.mean([row.reward for row in rows]))
+    np.testing.assert_allclose(expected, mean + common, rtol=1e-12)
 
 
 def test_a_value_never_seen_is_as_uncertain_before_its_column_grows_as_after() -> None:
@@ -87,6 +91,38 @@ def test_the_rewards_unit_changes_no_probability(kind: str) -> None:
         )
 
 
+@pytest.mark.parametrize("offset", [1e3, -100.0, 2.0**20])
+@pytest.mark.parametrize("kind", ["lin_ucb", "lin_ts"])
+def test_adding_to_all_rewards_changes_no_probability(kind: str, offset: float) -> None:
+    """Also over actions and values not yet seen, and the expectation moves by just that."""
+    plain, moved = make_policy(kind), make_policy(kind)
+    for before, after in zip(log(150, seed=3), log(150, seed=3, offset=offset), strict=True):
+        context: Context = {**before.context, "plan": "new"}
+        for seen in (before.context, context):
+            np.testing.assert_allclose(
+                plain.pmf(seen, ACTIONS), moved.pmf(seen, ACTIONS), rtol=0, atol=1e-8
+            )
+        plain.learn([before])
+        moved.learn([after])
+    expected = plain.expected(before.context, ACTIONS)
+    expected_moved = moved.expected(before.context, ACTIONS)
+    assert expected is not None
+    assert expected_moved is not None
+    np.testing.assert_allclose(expected_moved, expected + offset, rtol=1e-9)
+
+
+@pytest.mark.parametrize("reward", [0.0, 1.0, -7.3])
+@pytest.mark.parametrize("kind", ["lin_ucb", "lin_ts"])
+def test_rewards_that_never_differ_favour_no_action(kind: str, reward: float) -> None:
+    policy = make_policy(kind)
+    policy.learn([Feedback({"x": float(i)}, ACTIONS, "A", 0.5, reward) for i in range(5)])
+    pmf = policy.pmf({"x": 1.0}, ACTIONS)
+    np.testing.assert_allclose(pmf, [1 / 3, 1 / 3, 1 / 3], rtol=0, atol=1e-12)
+    expected = policy.expected({"x": 1.0}, ACTIONS)
+    assert expected is not None
+    np.testing.assert_allclose(expected, [reward] * 3, rtol=1e-12)
+
+
 def test_an_attributes_unit_changes_no_probability() -> None:
     """By a power of two exactly, and so by any factor within √2."""
     rows = log(80, seed=5)
@@ -107,7 +143,7 @@ def test_an_attributes_unit_changes_no_probability() -> None:
 def test_lin_ucb_shares_alike_between_actions_never_tried() -> None:
     policy = make_policy("lin_ucb")
     np.testing.assert_array_equal(policy.pmf({"x": 1.0}, ACTIONS), [1 / 3, 1 / 3, 1 / 3])
-    policy.learn([Feedback({"x": 1.0}, ACTIONS, "A", 0.5, -1.0)] * 5)
+    policy.learn([Feedback({"x": 1.0}, ACTIONS, "A", 0.5, r) for r in (-1.0, -1.1, -0.9, -1.0)])
     np.testing.assert_array_equal(policy.pmf({"x": 1.0}, ACTIONS), [0.0, 0.5, 0.5])
 
 

@@ -176,6 +176,8 @@ def repacked(kind: str, **changes: Any) -> bytes:
         ("lin_ucb", {"state": {"actions": "A"}}, "snapshot.state"),
         ("lin_ucb", {"state": {"extra": 1}}, "snapshot.state"),
         ("lin_ucb", {"state": {"residual": -1.0}}, "residual"),
+        ("lin_ucb", {"state": {"total": float("nan")}}, "not finite"),
+        ("lin_ucb", {"state": {"origin": 1e200}}, "origin"),
         ("lin_ucb", {"arrays": {"covariance": np.full((1, 2, 2), np.nan)}}, "not finite"),
         ("lin_ucb", {"arrays": {"covariance": -np.ones((1, 2, 2))}}, "not positive"),
         ("lin_ucb", {"arrays": {"coefficients": np.ones((1, 3))}}, "coefficients"),
