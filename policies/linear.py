@@ -114,6 +114,8 @@ class _Linear(BasePolicy[LinearParameters]):
         self._origin = 0.0
         self._total = 0.0
         self._residual = self._residual_cross = self._residual_one = 0.0
+        self._centred: FloatArray | None = None
+        self._scale = 0.0
 
     def pmf(self, context: Context, actions: Sequence[Action]) -> FloatArray:
         """(k,), see the class."""
@@ -136,8 +138,7 @@ class _Linear(BasePolicy[LinearParameters]):
             variance = np.empty((len(x), len(rows)))
             for position, row in enumerate(rows):
                 variance[:, position] = np.einsum("nd,nd->n", x @ self._covariance[row], x)
-            reward, one = x @ self._coefficients[:, rows].transpose(0, 2, 1)
-            mean = reward - self._centre * one
+            mean = x @ self._centred_coefficients()[rows].T
             deviation = self._deviation(variance, unseen[:, None])
             pmf[start : start + len(x)] = self._choose(mean, deviation)
         return pmf
@@ -149,6 +150,7 @@ class _Linear(BasePolicy[LinearParameters]):
     def learn(self, feedback: Sequence[Feedback]) -> None:
         """Ridge updates in the order given; columns and actions grow as they are met."""
         check_feedback(feedback)
+        self._centred = None
         for item in feedback:
             x, unseen = self._encoder.encode(item.context)
             if unseen > 0.0:
@@ -212,21 +214,24 @@ class _Linear(BasePolicy[LinearParameters]):
         """Mean, counted from m, and deviation (k,) of each action's predicted reward."""
         rows = self._rows(action_ids(actions))
         x, unseen = self._encoder.encode(context)
-        covariance, coefficients = self._covariance, self._coefficients
-        few = 2 * len(rows) < len(covariance)
-        if few:
-            covariance, coefficients = covariance[rows], coefficients[:, rows]
-        variance = (covariance @ x) @ x
-        reward, one = coefficients @ x
-        mean = reward - self._centre * one
-        if not few:
-            mean, variance = mean[rows], variance[rows]
-        return mean, self._deviation(variance, unseen)
+        covariance, coefficients = self._covariance, self._centred_coefficients()
+        if 2 * len(rows) < len(covariance):
+            covariance, coefficients = covariance[rows], coefficients[rows]
+            return coefficients @ x, self._deviation((covariance @ x) @ x, unseen)
+        variance, mean = (covariance @ x) @ x, coefficients @ x
+        return mean[rows], self._deviation(variance[rows], unseen)
+
+    def _centred_coefficients(self) -> FloatArray:
+        """θ_a − m c_a, (k, d), derived with the factor α σ̂ once after each batch learned."""
+        if self._centred is None:
+            self._scale = self.parameters.alpha * self._noise()
+            self._centred = self._coefficients[0] - self._centre * self._coefficients[1]
+        return self._centred
 
     def _deviation(self, variance: FloatArray, unseen: FloatArray | float) -> FloatArray:
         # Rounding can bring the variance of a well-known context a hair below zero.
         variance = np.maximum(variance + unseen / self.parameters.l2, 0.0)
-        return np.asarray(self.parameters.alpha * self._noise() * np.sqrt(variance))
+        return np.asarray(self._scale * np.sqrt(variance))
 
     def _noise(self) -> float:
         """σ̂."""

@@ -75,6 +75,7 @@ def test_a_value_never_seen_is_as_uncertain_before_its_column_grows_as_after() -
     before = policy._scores(fresh, ACTIONS)
     policy._encoder.grow(fresh)
     policy._widen(policy._encoder.width)
+    policy._centred = None
     after = policy._scores(fresh, ACTIONS)
     np.testing.assert_allclose(before[0], after[0], rtol=1e-12)
     np.testing.assert_allclose(before[1], after[1], rtol=1e-12)
