@@ -7,9 +7,12 @@ Columns are, first, an intercept that is always 1; then for each attribute
 - ``missing``: 1 if it is None or absent.
 
 A column exists from the first learned context in which it is not zero. The unit of a number is
-the power of two nearest to its magnitude then: attributes arrive unscaled, and a ridge penalty
-alike for all would else weigh a share and a revenue quite differently. An attribute that changes
-type gets the columns of its new type beside the old.
+the power of two nearest to the largest magnitude learned from, and grows with it: attributes arrive
+unscaled, and a ridge penalty alike for all would else weigh a share and a revenue quite
+differently. An attribute that changes type gets the columns of its new type beside the old.
+
+What is learned from is thus at most √2 in magnitude. A prediction clips numbers to a million units:
+further out than that a line says nothing, and squares might leave float64's range.
 """
 
 import math
@@ -24,6 +27,12 @@ from policies.errors import PolicyError
 from policies.types import LARGEST_NUMBER, Context, FloatArray, Value, check_value
 
 
+_FARTHEST = 1e6
+_BEYOND = 1.5  # above √2, so that rounding alone never moves a unit
+_LEAST_EXPONENT = -300  # the inverse of a unit must stay finite, of subnormal numbers too
+_LEAST_UNIT = 2.0**_LEAST_EXPONENT
+
+
 class Column(msgspec.Struct, frozen=True, array_like=True):
     """One column: ``value`` is the string of a category, ``unit`` the unit of a number."""
 
@@ -36,14 +45,22 @@ class Column(msgspec.Struct, frozen=True, array_like=True):
 class _Attribute:
     """Where the columns of one attribute are; -1 where there is none yet."""
 
-    __slots__ = ("categories", "inverse_unit", "missing", "number", "other")
+    __slots__ = ("categories", "inverse_unit", "limit", "missing", "number", "other")
 
     def __init__(self) -> None:
         self.number = -1
         self.inverse_unit = 0.0
+        self.limit = 0.0  # numbers up to this magnitude need no clipping
         self.categories: dict[str, int] = {}
         self.other = -1
         self.missing = -1
+
+    def count_in(self, unit: float) -> None:
+        self.inverse_unit = 1.0 / unit
+        self.limit = min(_FARTHEST * unit, LARGEST_NUMBER)
+
+    def encoded(self, value: float) -> float:
+        return max(-_FARTHEST, min(float(value) * self.inverse_unit, _FARTHEST))
 
 
 class Encoder:
@@ -133,6 +150,30 @@ class Encoder:
             if isinstance(column, Column):
                 self._append(column)
 
+    def widen_units(self, context: Context, x: FloatArray) -> list[tuple[int, float]]:
+        """Grow the unit of each number that lies beyond it, and put the number into ``x`` anew.
+
+        Parameters
+        ----------
+        x
+            (d,), the context as `encode` gave it; changed in place.
+
+        Returns
+        -------
+        For each such column its index and the factor, a power of two, by which its unit grew.
+        """
+        grown = []
+        for index in np.flatnonzero(np.abs(x) > _BEYOND).tolist():
+            column = self._columns[index - 1]
+            value: Any = context[column.attribute]  # only a number is that large
+            unit = _unit_of(value)
+            if unit > column.unit:
+                self._columns[index - 1] = Column("number", column.attribute, "", unit)
+                self._attributes[column.attribute].count_in(unit)
+                grown.append((index, unit / column.unit))
+                x[index] = value / unit
+        return grown
+
     def _names(self, context: Context) -> Sequence[str]:
         """The attributes to encode, sorted: the order of a mapping's keys is no part of the log."""
         return sorted(
@@ -154,7 +195,7 @@ class Encoder:
                 kind = type(value)
                 if kind is float or kind is int:
                     # NaN fails this comparison, and goes on to be refused.
-                    if attribute.number >= 0 and -LARGEST_NUMBER < value < LARGEST_NUMBER:
+                    if attribute.number >= 0 and -attribute.limit < value < attribute.limit:
                         x[attribute.number] = value * attribute.inverse_unit
                         continue
                 elif kind is str and value in attribute.categories:
@@ -178,8 +219,8 @@ class Encoder:
         if value == 0:
             return None, 0.0
         if attribute is not None and attribute.number >= 0:
-            return attribute.number, value * attribute.inverse_unit
-        unit = 2.0 ** round(math.log2(abs(value)))
+            return attribute.number, attribute.encoded(value)
+        unit = _unit_of(value)
         return Column("number", name, "", unit), value / unit
 
     def _place_category(self, name: str, attribute: _Attribute | None, value: str) -> int | Column:
@@ -205,7 +246,7 @@ class Encoder:
             return False
         if not (np.abs(numbers) < LARGEST_NUMBER).all():
             return False
-        x[:, attribute.number] = numbers * attribute.inverse_unit
+        x[:, attribute.number] = np.clip(numbers * attribute.inverse_unit, -_FARTHEST, _FARTHEST)
         return True
 
     def _encode_values(
@@ -238,9 +279,10 @@ class Encoder:
         index = self.width
         free = False
         if column.type == "number":
-            free = attribute.number < 0 and 0.0 < column.unit < math.inf
+            free = attribute.number < 0 and _LEAST_UNIT <= column.unit < LARGEST_NUMBER * 2.0
             attribute.number = index
-            attribute.inverse_unit = 1.0 / column.unit if free else 0.0
+            if free:
+                attribute.count_in(column.unit)
         elif column.type == "category":
             free = column.value not in attribute.categories
             free = free and len(attribute.categories) < self._max_categories
@@ -254,3 +296,8 @@ class Encoder:
         if not free:
             raise PolicyError(f"snapshot.state: {column} is no column, or one too many.")
         self._columns.append(column)
+
+
+def _unit_of(value: float) -> float:
+    """The power of two nearest to a number's magnitude."""
+    return 2.0 ** max(round(math.log2(abs(value))), _LEAST_EXPONENT)

@@ -63,7 +63,7 @@ class LinearParameters(Parameters, frozen=True):
         ),
     ] = 1.0
     l2: Annotated[
-        float, msgspec.Meta(gt=0, le=1e9, description="Ridge penalty λ on every coefficient.")
+        float, msgspec.Meta(ge=1e-9, le=1e9, description="Ridge penalty λ on every coefficient.")
     ] = 1.0
     features: Annotated[
         tuple[str, ...] | None,
@@ -157,6 +157,8 @@ class _Linear(BasePolicy[LinearParameters]):
                 self._encoder.grow(item.context)
                 self._widen(self._encoder.width)
                 x, _ = self._encoder.encode(item.context)
+            for column, factor in self._encoder.widen_units(item.context, x):
+                self._rescale(column, factor)
             self._update(self._row_of(item.action), x, item.reward)
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -266,13 +268,46 @@ class _Linear(BasePolicy[LinearParameters]):
         self._covariance = covariance
         self._coefficients = np.pad(self._coefficients, ((0, 0), (0, 0), (0, d - before)))
 
+    def _rescale(self, column: int, factor: float) -> None:
+        """Make the models those that a column's unit, grown by ``factor`` f, would always have had.
+
+        In the new unit row and column j of P and coefficient j are multiplied by f, but the
+        penalty on the coefficient is then λ / f². Sherman and Morrison add the missing
+        δ = λ (1 − 1 / f²): with p = P e_j and h = 1 / f² + δ p_j before the change of unit,
+
+            P ← P − δ p pᵀ / h and θ ← θ − δ p θ_j / h outside j;  p_j / h, p / (f h), θ_j / (f h)
+
+        in it. The attained objective rises by δ θ_j² / h.
+        """
+        slack = (1.0 / factor) ** 2
+        added = self.parameters.l2 * (1.0 - slack)
+        covariance, coefficients = (
+            self._covariance[:-1],
+            self._coefficients[:, :-1],
+        )  # not the prior
+        known = covariance[:, :, column].copy()
+        variance = known[:, column].copy()
+        shrink = slack + added * variance
+        reward, one = coefficients[:, :, column].copy()
+        covariance -= (added / shrink)[:, None, None] * known[:, :, None] * known[:, None, :]
+        coefficients -= added * np.stack([reward, one])[:, :, None] * (known / shrink[:, None])
+        moved = known / (factor * shrink)[:, None]
+        covariance[:, column] = covariance[:, :, column] = moved
+        covariance[:, column, column] = variance / shrink
+        coefficients[:, :, column] = np.stack([reward, one]) / (factor * shrink)
+        self._residual += float(np.sum(added * reward * reward / shrink))
+        self._residual_cross += float(np.sum(added * reward * one / shrink))
+        self._residual_one += float(np.sum(added * one * one / shrink))
+        self._keep_positive(covariance)
+
     def _update(self, row: int, x: FloatArray, reward: float) -> None:
         if not self._decisions:
             self._origin = float(reward)
         reward -= self._origin
         covariance = self._covariance[row]
         step = covariance @ x
-        gain = 1.0 + float(x @ step)
+        # A context known to the last digit has a variance that rounding can bring below zero.
+        gain = 1.0 + max(float(x @ step), 0.0)
         coefficients = self._coefficients[:, row]
         predicted, predicted_one = (coefficients @ x).tolist()
         error, error_one = reward - predicted, 1.0 - predicted_one
@@ -281,10 +316,21 @@ class _Linear(BasePolicy[LinearParameters]):
         step /= math.sqrt(gain)
         covariance -= step[:, None] * step
         self._decisions += 1
+        self._keep_positive(covariance)
         self._total += reward
         self._residual += error * error / gain
         self._residual_cross += error * error_one / gain
         self._residual_one += error_one * error_one / gain
+
+    def _keep_positive(self, covariance: FloatArray) -> None:
+        """Undo what rounding took too much from variances, on the diagonals of (…, d, d).
+
+        No number learned from exceeds 1.5 units, hence no diagonal entry of P⁻¹ exceeds
+        λ + 2.25 n; and P_jj ≥ 1 / (P⁻¹)_jj in every positive definite matrix.
+        """
+        diagonal = np.einsum("...dd->...d", covariance)
+        least = 1.0 / (self.parameters.l2 + 2.25 * self._decisions)
+        np.maximum(diagonal, least, out=diagonal)
 
 
 class LinUCB(_Linear):

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from policies import Action, Context, Feedback, Policy, load_policy, make_policy
+from policies import Action, Context, Feedback, Policy, Value, load_policy, make_policy
 from policies.encoding import Column, Encoder
 from policies.errors import PolicyError
 from policies.linear import LinTS, LinUCB
@@ -270,6 +272,8 @@ def test_encoding_many_contexts_equals_encoding_each() -> None:
     [
         [Column("number", "x", "", 1.0), Column("number", "x", "", 2.0)],
         [Column("number", "x", "", 0.0)],
+        [Column("number", "x", "", 5e-324)],
+        [Column("number", "x", "", 1e101)],
         [Column("category", "x", "a", 1.0), Column("category", "x", "a", 1.0)],
         [Column("category", "x", v, 1.0) for v in "abc"],
         [Column("strange", "x", "", 1.0)],
@@ -278,6 +282,88 @@ def test_encoding_many_contexts_equals_encoding_each() -> None:
 def test_columns_that_are_no_vocabulary_are_refused(columns: list[Column]) -> None:
     with pytest.raises(PolicyError, match="no column, or one too many"):
         Encoder(None, 2, columns)
+
+
+@pytest.mark.parametrize("unit", [1.0, 2.0**-40, 3e7])
+def test_a_larger_number_grows_the_unit_as_if_it_had_been_so_always(unit: float) -> None:
+    """The model of a log whose numbers grow is the direct solution in the units they end with."""
+    rng = np.random.default_rng(12)
+    rows = []
+    for i in range(120):
+        spend, age = float(unit * 1.12**i * rng.normal()), float(rng.normal() * (1 + i % 7))
+        action = str(rng.choice(["A", "B"]))
+        reward = spend / unit / 1e4 + float(rng.normal())
+        rows.append(Feedback({"spend": spend, "age": age}, ACTIONS, action, 0.5, reward))
+    policy = make_policy("lin_ucb", alpha=1.0)
+    policy.learn(rows)
+    assert isinstance(policy, LinUCB)
+    x, _ = policy._encoder.encode(rows[-1].context)
+    solved = [direct_solve(rows, policy._encoder, action.id, 1.0) for action in ACTIONS]
+    mean, deviation = policy._scores(rows[-1].context, ACTIONS)
+    noise = np.sqrt(sum(objective for _, _, objective in solved) / len(rows))
+    np.testing.assert_allclose(mean, [theta @ x for theta, _, _ in solved], rtol=1e-8)
+    np.testing.assert_allclose(
+        deviation, [noise * np.sqrt(x @ P @ x) for _, P, _ in solved], rtol=1e-8
+    )
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[1e-90, 1e99], [1e99, 1e-90], [5e-324, 1.0], [5e-324, 9e99], [1e-3, *[1e3] * 50], [-9e99]],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", ["lin_ucb", "lin_ts"])
+def test_no_number_spoils_a_model(kind: str, values: list[float]) -> None:
+    """A neighbour that was learned beside it still tells the actions apart."""
+    policy = make_policy(kind)
+    for i, value in enumerate([*values, *[1.0] * 60]):
+        side, action = bool(i % 2), "AB"[i // 2 % 2]
+        reward = float(side == (action == "A"))
+        policy.learn([Feedback({"n": value, "side": side}, ACTIONS, action, 0.5, reward)])
+    again = load_policy(policy.dumps())
+    for n in (1.0, 5e-324, -9e99, 1e-90):
+        pmf = again.pmf({"n": n, "side": True}, ACTIONS[:2])
+        assert np.isfinite(pmf).all()
+        np.testing.assert_array_equal(again.pmfs([{"n": n, "side": True}], ACTIONS[:2])[0], pmf)
+    assert again.pmf({"n": 1.0, "side": True}, ACTIONS[:2])[0] > 0.9
+    assert again.pmf({"n": 1.0, "side": False}, ACTIONS[:2])[1] > 0.9
+
+
+EXTREMES = st.one_of(
+    st.sampled_from([0.0, -0.0, 5e-324, -5e-324, 1e-300, 1e-90, 1.0, 3.0, 1e8, 9e99, -9e99]),
+    st.floats(-9e99, 9e99),
+)
+
+
+@given(
+    kind=st.sampled_from(["lin_ucb", "lin_ts", "thompson_gaussian"]),
+    l2=st.sampled_from([1e-9, 1.0, 1e9]),
+    lessons=st.lists(
+        st.tuples(
+            st.dictionaries(st.sampled_from("xyz"), EXTREMES | st.none() | st.booleans()),
+            st.sampled_from("ABC"),
+            EXTREMES,
+            st.integers(1, 6),
+        ),
+        max_size=8,
+    ),
+    asked=st.dictionaries(st.sampled_from("xyzw"), EXTREMES),
+)
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_what_was_learned_can_always_be_loaded_and_asked(
+    kind: str,
+    l2: float,
+    lessons: list[tuple[dict[str, Value], str, float, int]],
+    asked: dict[str, Value],
+) -> None:
+    policy = make_policy(kind) if kind.startswith("thompson") else make_policy(kind, l2=l2)
+    for context, action, reward, times in lessons:
+        policy.learn([Feedback(context, ACTIONS, action, 0.5, reward)] * times)
+    again = load_policy(policy.dumps())
+    assert again.dumps() == policy.dumps()
+    pmf = again.pmf(asked, ACTIONS)
+    assert (pmf >= 0.0).all()
+    assert abs(pmf.sum() - 1.0) <= 1e-9
 
 
 def test_extreme_scales_leave_the_model_finite() -> None:
