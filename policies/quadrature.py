@@ -9,6 +9,7 @@ action is drawn from its posterior; computing it, rather than drawing, makes the
 """
 
 import functools
+import math
 
 import numpy as np
 from scipy.special import betainc, betaln, ndtr
@@ -17,18 +18,22 @@ from policies.types import FloatArray
 
 _REACH = 8.5  # Φ(−8.5) = 1e-17: beyond it a normal score is certain
 _BREAKS = np.array([-8.5, -4.0, -2.0, 0.0, 2.0, 4.0, 8.5])
-_SMOOTH_NODES = 64
-_SMOOTH_RATIO = 26.0  # range over narrowest scale, up to which 64 nodes err by less than 1e-8
+_FEW, _FEW_NODES, _MANY_NODES = 10, 64, 128  # a product of more actions rises more steeply
+_SMOOTH_RATIO = 26.0  # range over narrowest scale, up to which these nodes err by less than 1e-8
 _PANEL_NODES = 10
 _BETA_NODES = 24
+_BETA_REACH = 9.0
+_BETA_PANEL = 2.0
+_NEGLIGIBLE = -60.0
+_RIGHT_ANGLE = math.pi / 2.0
 _CHUNK = 1 << 19  # evaluations held at once: about 4 MB an array
 
 
 def largest_gaussian(mean: FloatArray, scale: FloatArray) -> FloatArray:
     """P(a is largest) for independent normal scores.
 
-    Where the scales are comparable, 64-point Gauss–Legendre over the range in which the largest
-    can lie. Where they differ too much for that, 10-point panels with breaks at
+    Where the scales are comparable, Gauss–Legendre over the range in which the largest can lie,
+    with 64 points for up to ten actions and 128 for more. Where they differ too much for that, 10-point panels with breaks at
     m_b ± {0, 2, 4, 8.5} s_b, so that no action's scale is too narrow to be seen.
 
     Parameters
@@ -68,9 +73,10 @@ def _range(mean: FloatArray, scale: FloatArray) -> tuple[FloatArray, FloatArray]
 
 
 def _smooth(mean: FloatArray, scale: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
-    node, weight = _legendre(_SMOOTH_NODES)
+    nodes = _FEW_NODES if mean.shape[1] <= _FEW else _MANY_NODES
+    node, weight = _legendre(nodes)
     pmf = np.empty_like(mean)
-    step = max(1, _CHUNK // (_SMOOTH_NODES * mean.shape[1]))
+    step = max(1, _CHUNK // (nodes * mean.shape[1]))
     for i in range(0, len(mean), step):
         rows = slice(i, i + step)
         x = low[rows, None] + (high - low)[rows, None] * node
@@ -121,9 +127,11 @@ def largest_beta(a: FloatArray, b: FloatArray) -> FloatArray:
     """P(each is largest) for independent Beta(a, b) scores.
 
     Integrated over θ with x = sin²θ, in which the densities are bounded for a, b ≥ ½ and each
-    has a standard deviation of about 1 / (2 √(a + b)) wherever its mean lies; panels of 24
-    Gauss–Legendre points break at every action's mean ± {0, 2, 4, 8.5} of these, and
-    geometrically towards 0 and π/2, where a non-integer power has no Taylor series.
+    has a standard deviation of about 1 / (2 √(a + b)) wherever its mean lies. An action whose
+    whole range lies below another's is never the largest, and is left out; the rest is cut into
+    panels of 24 Gauss–Legendre points, two deviations wide, those of the narrowest action where
+    its range reaches, and geometric towards 0 and π/2, where a non-integer power has no Taylor
+    series. Panels over which ∏ F is less than e^−60 are skipped.
 
     Parameters
     ----------
@@ -134,25 +142,63 @@ def largest_beta(a: FloatArray, b: FloatArray) -> FloatArray:
     -------
     (k,), summing to one.
     """
+    centre = np.arctan2(np.sqrt(a), np.sqrt(b))
+    # The log-density's curvature is −2 (a + b − 1) at least everywhere, so the tails are no
+    # heavier than a normal's of this deviation (Bakry & Émery 1985).
+    reach = _BETA_REACH / np.sqrt(np.maximum(2.0 * (a + b - 1.0), 1.0))
+    low = max(0.0, float((centre - reach).max()))
+    high = min(_RIGHT_ANGLE, float((centre + reach).max()))
+    possible = np.flatnonzero(centre + reach >= low)
+    pmf = np.zeros(len(a))
+    pmf[possible] = _largest_beta(a[possible], b[possible], low, high)
+    return pmf
+
+
+def _largest_beta(a: FloatArray, b: FloatArray, low: float, high: float) -> FloatArray:
     node, weight = _legendre(_BETA_NODES)
-    end = np.pi / 2.0
+    edges = _beta_edges(a, b, low, high)
+    with np.errstate(divide="ignore"):
+        log_below = np.log(betainc(a, b, np.sin(edges[1:, None]) ** 2)).sum(axis=1)
+    edges = np.concatenate([edges[:-1][log_below > _NEGLIGIBLE], edges[-1:]])
+    width = np.diff(edges)
+    log_scale = np.log(2.0) - betaln(a, b)
+    mass = np.zeros(len(a))
+    step = max(1, _CHUNK // (_BETA_NODES * len(a)))
+    for i in range(0, len(width), step):
+        some = slice(i, i + step)
+        theta = (edges[:-1][some, None] + width[some, None] * node).ravel()[:, None]
+        w = (width[some, None] * weight).ravel()
+        sine, cosine = np.sin(theta), np.cos(theta)
+        log_density = log_scale + (2 * a - 1) * np.log(sine) + (2 * b - 1) * np.log(cosine)
+        below = np.maximum(betainc(a, b, sine * sine), 1e-300)
+        mass += (w * below.prod(axis=1)) @ (np.exp(log_density) / below)
+    return np.asarray(mass / mass.sum(), dtype=np.float64)
+
+
+def _beta_edges(a: FloatArray, b: FloatArray, low: float, high: float) -> FloatArray:
+    """Where panels begin and end, ascending from ``low`` to ``high``."""
     centre = np.arctan2(np.sqrt(a), np.sqrt(b))
     deviation = 0.5 / np.sqrt(a + b)
-    grading = end * 10.0 ** np.arange(-6.0, 0.0)
-    edges = np.concatenate(
-        [(centre[:, None] + deviation[:, None] * _BREAKS).ravel(), grading, end - grading]
-    )
-    edges = np.unique(np.concatenate([[0.0], np.clip(edges, 0.0, end), [end]]))
-    width = np.diff(edges)
-    theta = (edges[:-1, None] + width[:, None] * node).ravel()[:, None]
-    w = (width[:, None] * weight).ravel()
-    sine, cosine = np.sin(theta), np.cos(theta)
-    log_density = (
-        np.log(2.0) + (2 * a - 1) * np.log(sine) + (2 * b - 1) * np.log(cosine) - betaln(a, b)
-    )
-    below = np.maximum(betainc(a, b, sine * sine), 1e-300)
-    mass = (w * below.prod(axis=1)) @ (np.exp(log_density) / below)
-    return np.asarray(mass / mass.sum(), dtype=np.float64)
+    reach = _BETA_REACH / np.sqrt(np.maximum(2.0 * (a + b - 1.0), 1.0))
+    # From the narrowest action on: its range is cut finely, unless a narrower one has cut it.
+    edges = [low, high]
+    covered: list[tuple[float, float]] = []
+    for action in np.argsort(deviation, kind="stable").tolist():
+        begin = max(low, float(centre[action] - reach[action]))
+        end = min(high, float(centre[action] + reach[action]))
+        meets = [span for span in covered if span[0] <= end and begin <= span[1]]
+        position = begin
+        for start, stop in [*sorted(meets), (end, end)]:
+            if start > position:
+                panels = math.ceil((start - position) / (_BETA_PANEL * deviation[action]))
+                edges += np.linspace(position, start, panels + 1).tolist()
+            position = max(position, stop)
+        whole = [*meets, (begin, end)]
+        covered = [span for span in covered if span not in meets]
+        covered.append((min(span[0] for span in whole), max(span[1] for span in whole)))
+    grading = _RIGHT_ANGLE * 10.0 ** np.arange(-6.0, 0.0)
+    ends = np.concatenate([grading, _RIGHT_ANGLE - grading])
+    return np.unique(np.concatenate([edges, ends[(low < ends) & (ends < high)]]))
 
 
 @functools.cache
