@@ -33,8 +33,9 @@ def largest_gaussian(mean: FloatArray, scale: FloatArray) -> FloatArray:
     """P(a is largest) for independent normal scores.
 
     Where the scales are comparable, Gauss–Legendre over the range in which the largest can lie,
-    with 64 points for up to ten actions and 128 for more. Where they differ too much for that, 10-point panels with breaks at
-    m_b ± {0, 2, 4, 8.5} s_b, so that no action's scale is too narrow to be seen.
+    with 64 points for up to ten actions and 128 for more. Where they differ too much for that,
+    10-point panels with breaks at m_b ± {0, 2, 4, 8.5} s_b, so that no action's scale is too
+    narrow to be seen.
 
     Parameters
     ----------

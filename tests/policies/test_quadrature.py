@@ -139,13 +139,22 @@ def test_a_beta_pmf_equals_adaptive_quadrature(a: list[float], b: list[float]) -
     np.testing.assert_allclose(largest_beta(np.array(a), np.array(b)), exact, rtol=0, atol=1e-8)
 
 
+def counts(
+    rng: np.random.Generator, actions: int, successes: float, failures: float
+) -> tuple[FloatArray, FloatArray]:
+    a, b = 5.0 + rng.poisson((successes, failures), (actions, 2)).T.astype(np.float64)
+    return a, b
+
+
 @pytest.mark.parametrize("actions", [10, 60])
 def test_a_beta_pmf_over_many_actions_equals_a_trapezoid_sum(actions: int) -> None:
     """Shapes alike and shapes unlike by decades, over 10,000 points of the angle."""
     rng = np.random.default_rng(actions)
+    trials: FloatArray
+    rate: FloatArray
     trials, rate = 10.0 ** rng.uniform(1, 4, actions), rng.beta(4, 8, actions)
     for a, b in (
-        (5.0 + rng.poisson(30, actions), 5.0 + rng.poisson(200, actions)),
+        counts(rng, actions, 30, 200),
         (5.0 + trials * rate, 5.0 + trials * (1 - rate)),
     ):
         theta = np.linspace(0.0, np.pi / 2, 10_002)[1:-1, None]
@@ -164,7 +173,7 @@ def test_a_beta_pmf_over_many_actions_equals_a_trapezoid_sum(actions: int) -> No
 def test_two_hundred_beta_actions_are_settled_in_few_evaluations() -> None:
     """Their common range is cut once: seven panels for each of them were gigabytes."""
     rng = np.random.default_rng(5)
-    a, b = 1.0 + rng.poisson(30, 200), 1.0 + rng.poisson(900, 200)
+    a, b = counts(rng, 200, 30, 900)
     assert len(_beta_edges(a, b, 0.0, np.pi / 2)) < 100
     tracemalloc.start()
     pmf = largest_beta(a, b)
