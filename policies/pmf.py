@@ -77,12 +77,15 @@ def draw(pmf: FloatArray, u: float) -> int:
     Raises
     ------
     PolicyError
-        If ``u`` is outside [0, 1) or the pmf's sum is not 1 within 1e-9.
+        If ``u`` is outside [0, 1), a probability is negative, or the sum is not 1 within 1e-9.
     """
     if not 0.0 <= u < 1.0:
         raise PolicyError(f"u is {u!r}. Give a number in [0, 1).")
     # Over the few actions of a slot, lists are several times quicker than arrays.
-    cumulative = list(accumulate(pmf.tolist()))
+    probabilities = pmf.tolist()
+    if min(probabilities) < 0.0:
+        raise PolicyError(f"pmf holds {min(probabilities)!r}. A probability is never negative.")
+    cumulative = list(accumulate(probabilities))
     if not abs(cumulative[-1] - 1.0) <= 1e-9:
         raise PolicyError(f"pmf sums to {cumulative[-1]!r}. Normalise it before drawing.")
     index = bisect_right(cumulative, u)

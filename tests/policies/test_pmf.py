@@ -92,3 +92,8 @@ def test_a_draw_refuses_what_does_not_sum_to_one() -> None:
     pmf: FloatArray = np.array([0.5, 0.4])
     with pytest.raises(PolicyError, match="sums to"):
         draw(pmf, 0.1)
+
+
+def test_a_draw_refuses_a_negative_probability() -> None:
+    with pytest.raises(PolicyError, match=r"holds -0\.5"):
+        draw(np.array([1.5, -0.5]), 0.1)
