@@ -9,8 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import md5
+from typing import Final
 
 from experiments.errors import ExperimentError, Fault
+
+UNITS_SALT: Final = "units"
+"""The salt under which reports select units; nothing else may be decided under it."""
 
 
 def bucket(salt: str, unit: str) -> float:
@@ -58,7 +62,7 @@ class UnitRange:
         if not 0 <= self.low < self.high <= 1:
             raise _bad_range(f"{self.low}:{self.high}")
 
-    def contains(self, unit: str, salt: str = "units") -> bool:
+    def contains(self, unit: str, salt: str = UNITS_SALT) -> bool:
         """Whether ``unit`` is one of them."""
         return self.low <= bucket(salt, unit) < self.high
 
@@ -73,7 +77,7 @@ def parse_units(text: str) -> UnitRange:
     return UnitRange(*bounds)
 
 
-def in_units(text: str, unit: str, salt: str = "units") -> bool:
+def in_units(text: str, unit: str, salt: str = UNITS_SALT) -> bool:
     """Whether the selector ``text`` takes ``unit``; raises ExperimentError if it is none."""
     return parse_units(text).contains(unit, salt)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Final
 
+from experiments.buckets import UNITS_SALT
 from experiments.errors import Fault
 from experiments.experiment import Experiment, Holdout, Variant
 
@@ -68,6 +70,10 @@ def _experiment_faults(experiment: Experiment) -> Iterator[Fault]:
     yield from _twice(f"{path}.variants", ids)
     for variant in experiment.variants:
         yield from _variant_faults(f"{path}.variants.{variant.id}", variant)
+    # Weights that are each finite can still sum to infinity, of which each has a share of zero.
+    weights = [variant.weight for variant in experiment.variants]
+    if all(map(math.isfinite, weights)) and not math.isfinite(sum(weights)):
+        yield Fault(f"{path}.variants", weights, "have an infinite sum: use smaller weights")
     if not experiment.slots:
         yield Fault(f"{path}.variants", ids, "let a variant decide a slot, or drop the experiment")
     if experiment.baseline is not None and experiment.baseline not in ids:
@@ -86,7 +92,8 @@ def _variant_faults(path: str, variant: Variant) -> Iterator[Fault]:
 
 def _salt_faults(holdouts: Sequence[Holdout], experiments: Sequence[Experiment]) -> Iterator[Fault]:
     """Two purposes under one salt would share their buckets, and so depend on each other."""
-    uses = [(f"holdouts.{holdout.id}.salt", holdout.bucket_salt) for holdout in holdouts]
+    uses = [("the selection of units", UNITS_SALT)]
+    uses += [(f"holdouts.{holdout.id}.salt", holdout.bucket_salt) for holdout in holdouts]
     layers = {experiment.layer: experiment.layer_salt for experiment in experiments}
     uses += [(f"layers.{layer}", salt) for layer, salt in layers.items()]
     for experiment in experiments:

@@ -6,7 +6,8 @@ These are plain values. ``Design`` holds them together and finds their faults, a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 State: TypeAlias = Literal["draft", "running", "paused", "ended"]
@@ -32,12 +33,15 @@ class Variant:
 
     ``weight`` is its share of the experiment's units, relative to the other variants'. ``slots``
     maps "surface.slot" to what decides there; a slot that is not named is decided as if there were
-    no experiment.
+    no experiment. It is copied, and read-only from then on.
     """
 
     id: str
     weight: float
-    slots: Mapping[str, Pin | UsePolicy]
+    slots: Mapping[str, Pin | UsePolicy] = field(hash=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "slots", MappingProxyType(dict(self.slots)))
 
 
 @dataclass(frozen=True, slots=True)

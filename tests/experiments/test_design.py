@@ -13,6 +13,7 @@ from experiments import (
     ExperimentError,
     Holdout,
     Pin,
+    UsePolicy,
     Variant,
     changed_faults,
 )
@@ -125,6 +126,26 @@ def test_two_experiments_may_not_share_a_salt() -> None:
 def test_a_holdout_may_not_take_the_salt_of_a_layer() -> None:
     (fault,) = faults_of((Holdout("h", 0.1, salt="layer.homepage"),), (experiment(),))
     assert "`layers.homepage` is 'layer.homepage': serves holdouts.h.salt already" in fault
+
+
+def test_nothing_may_take_the_salt_that_selects_units() -> None:
+    with pytest.raises(ExperimentError, match="serves the selection of units already"):
+        Design((Holdout("h", 0.1, salt="units"),))
+
+
+def test_weights_whose_sum_overflows_are_refused() -> None:
+    with pytest.raises(ExperimentError, match="have an infinite sum"):
+        Design((), (experiment(weights=(1e308, 1e308)),))
+
+
+def test_a_variant_keeps_its_own_slots_and_can_be_hashed() -> None:
+    slots: dict[str, Pin | UsePolicy] = {"home.layout": Pin("a")}
+    variant = Variant("v", 1, slots)
+    slots["home.layout"] = Pin("b")
+    assert variant.slots["home.layout"] == Pin("a")
+    assert hash(variant) == hash(Variant("v", 1, {"home.layout": Pin("a")}))
+    with pytest.raises(TypeError):
+        variant.slots["home.layout"] = Pin("b")  # type: ignore[index]  # what a caller may not do
 
 
 def test_the_baseline_is_the_first_variant_unless_named() -> None:
