@@ -13,6 +13,7 @@ References: CEL language definition, github.com/google/cel-spec, doc/langdef.md,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
@@ -58,6 +59,10 @@ _KINDS: Final[dict[type, Kind]] = {
     dict: Kind.MAP,
 }
 _STRINGS_ONLY: Final = frozenset({str})
+_RFC_3339: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?"
+    r"([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
+)
 
 
 def kind_of(value: object) -> Kind | None:
@@ -77,7 +82,7 @@ def equal(left: object, right: object) -> bool | None:
     """CEL's ``left == right``: False between kinds, None where either side has no kind.
 
     Lists are equal if all their elements are; one unequal pair, or unequal lengths, decides.
-    Whole maps are never compared: None.
+    Whole maps, and lists within lists, are never compared: None.
     """
     kind, other = kind_of(left), kind_of(right)
     if kind is None or other is None:
@@ -87,8 +92,15 @@ def equal(left: object, right: object) -> bool | None:
     if kind is Kind.MAP:
         return None
     if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
-        return len(left) == len(right) and _all(map(equal, left, right))
+        return len(left) == len(right) and _all(map(_equal_elements, left, right))
     return left == right
+
+
+def _equal_elements(left: object, right: object) -> bool | None:
+    # A list may hold itself, or others as deep as its sender likes.
+    if kind_of(left) is Kind.LIST and kind_of(right) is Kind.LIST:
+        return None
+    return equal(left, right)
 
 
 def contains(items: list[object] | tuple[object, ...], value: object) -> bool | None:
@@ -120,7 +132,8 @@ def timestamp(text: str) -> datetime | None:
 
     Digits beyond the microsecond are dropped.
     """
-    if len(text) < len("2026-01-01T00:00:00Z") or text[10] not in "Tt":
+    # `fromisoformat` reads far more of ISO 8601 than RFC 3339 allows: weeks, basic forms, "+00".
+    if _RFC_3339.fullmatch(text) is None:
         return None
     try:
         instant = datetime.fromisoformat(text.upper())

@@ -140,6 +140,53 @@ def test_we_call_nan_unknown_where_cel_calls_it_unequal_to_everything(
     assert engine("x != 1.0")(nan) == "T"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-W05-1T00:00:00Z",
+        "20260101T000000Z",
+        "2026-01-01T00:00Z",
+        "2026-01-01T000000Z",
+        "2026-01-01 00:00:00Z",
+        "2026-01-01T00:00:00+0000",
+        "2026-01-01T00:00:00+00",
+        "2026-01-01T00:00:00+00:00:30",
+        "2026-01-01T00:00:00,5Z",
+        "2026-01-01T00:00:00",
+        "2026-02-30T00:00:00Z",
+    ],
+)
+def test_what_is_not_rfc_3339_is_no_time(text: str) -> None:
+    """Google's engine is lenient about zones and Rust's about the space: each text fails in one."""
+    later = 'x > timestamp("1999-01-01T00:00:00Z")'
+    assert parse(later, {"x": "timestamp"}).evaluate({"x": text}).verdict is None
+    cel_text = 'timestamp(x) > timestamp("1999-01-01T00:00:00Z")'
+    assert "U" in (_google(cel_text)({"x": text}), _rust(cel_text)({"x": text}))
+
+
+@pytest.mark.parametrize(
+    "text", ["2026-01-01T00:00:00Z", "2026-01-01T00:00:00.123456789Z", "2026-01-01T09:30:00-09:30"]
+)
+def test_what_is_rfc_3339_is_a_time(text: str) -> None:
+    later = 'x > timestamp("1999-01-01T00:00:00Z")'
+    assert parse(later, {"x": "timestamp"}).evaluate({"x": text}).verdict is True
+    assert _google('timestamp(x) > timestamp("1999-01-01T00:00:00Z")')({"x": text}) == "T"
+
+
+@ENGINES
+def test_we_call_nested_lists_unknown_where_cel_compares_them(
+    engine: Callable[[str], Callable[[dict[str, object]], str]],
+) -> None:
+    """A list's elements are scalars here; one nested ten thousand deep costs no recursion."""
+    nested: dict[str, object] = {"x": [[1]], "y": [[1]]}
+    assert _ours("x == y", nested) == "U"
+    assert engine("x == y")(nested) == "T"
+    deep: list[object] = []
+    for _ in range(10_000):
+        deep = [deep]
+    assert _ours("x == y", {"x": deep, "y": [deep]}) == "U"
+
+
 def test_the_two_engines_differ_on_ordering_nan() -> None:
     nan: dict[str, object] = {"x": float("nan")}
     assert (_google("x < 1.0")(nan), _rust("x < 1.0")(nan)) == ("F", "U")
