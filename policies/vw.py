@@ -18,7 +18,8 @@ Rakhlin (2020), Beyond UCB, ICML.
 import functools
 import struct
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import quote
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 _LARGEST = 1e9  # VW squares features and costs in float32, which ends at 3e38
 _ACTION_LINES = 4096
+_HEADERS = 64  # sets of parameters, far more than one workspace declares
 
 
 class VowpalWabbitParameters(Parameters, frozen=True):
@@ -202,9 +204,27 @@ def _start(options: Sequence[str]) -> "Workspace":
     return Workspace(arg_list=["--quiet", *options])
 
 
+@contextmanager
+def _model_file() -> Iterator[Path]:
+    """A path for a model, gone afterwards: the library reads and writes files alone.
+
+    Raises
+    ------
+    PolicyError
+        If the file cannot be written or read.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="evenhand-") as folder:
+            yield Path(folder) / "model"
+    except OSError as error:
+        raise PolicyError(
+            f"Vowpal Wabbit's model cannot pass through {tempfile.gettempdir()!r}: {error}. "
+            "Free space there, or set TMPDIR to a folder that can be written."
+        ) from error
+
+
 def _save(workspace: "Workspace") -> bytes:
-    with tempfile.TemporaryDirectory(prefix="evenhand-") as folder:
-        path = Path(folder) / "model"
+    with _model_file() as path:
         workspace.save(str(path))
         return path.read_bytes()
 
@@ -218,8 +238,7 @@ def _load(options: tuple[str, ...], model: bytes) -> "Workspace":
             "snapshot.state.model was not made with these parameters by this version of Vowpal "
             "Wabbit. Refit the policy from the log."
         )
-    with tempfile.TemporaryDirectory(prefix="evenhand-") as folder:
-        path = Path(folder) / "model"
+    with _model_file() as path:
         path.write_bytes(model)
         try:
             return _start(["--initial_regressor", str(path)])
@@ -244,7 +263,7 @@ class _Header(msgspec.Struct, frozen=True):
     counters: int
 
 
-@functools.cache
+@functools.lru_cache(maxsize=_HEADERS)
 def _header(options: tuple[str, ...]) -> _Header:
     """The header that these options write, checked to be laid out as expected.
 
