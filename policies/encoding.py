@@ -26,7 +26,6 @@ import numpy as np
 from policies.errors import PolicyError
 from policies.types import LARGEST_NUMBER, Context, FloatArray, Value, check_value
 
-
 _FARTHEST = 1e6
 _BEYOND = 1.5  # above √2, so that rounding alone never moves a unit
 _LEAST_EXPONENT = -300  # the inverse of a unit must stay finite, of subnormal numbers too
@@ -171,7 +170,7 @@ class Encoder:
                 self._columns[index - 1] = Column("number", column.attribute, "", unit)
                 self._attributes[column.attribute].count_in(unit)
                 grown.append((index, unit / column.unit))
-                x[index] = value / unit
+                x[index] = float(value) / unit
         return grown
 
     def _names(self, context: Context) -> Sequence[str]:
@@ -221,7 +220,7 @@ class Encoder:
         if attribute is not None and attribute.number >= 0:
             return attribute.number, attribute.encoded(value)
         unit = _unit_of(value)
-        return Column("number", name, "", unit), value / unit
+        return Column("number", name, "", unit), float(value) / unit
 
     def _place_category(self, name: str, attribute: _Attribute | None, value: str) -> int | Column:
         if attribute is None:

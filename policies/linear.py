@@ -159,7 +159,7 @@ class _Linear(BasePolicy[LinearParameters]):
                 x, _ = self._encoder.encode(item.context)
             for column, factor in self._encoder.widen_units(item.context, x):
                 self._rescale(column, factor)
-            self._update(self._row_of(item.action), x, item.reward)
+            self._update(self._row_of(item.action), x, float(item.reward))
 
     def restore(self, snapshot: Snapshot) -> None:
         """See `BasePolicy.restore`."""
@@ -302,7 +302,7 @@ class _Linear(BasePolicy[LinearParameters]):
 
     def _update(self, row: int, x: FloatArray, reward: float) -> None:
         if not self._decisions:
-            self._origin = float(reward)
+            self._origin = reward
         reward -= self._origin
         covariance = self._covariance[row]
         step = covariance @ x

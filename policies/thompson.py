@@ -48,7 +48,7 @@ class _Thompson(ContextFree[P]):
             row = self._index.setdefault(item.action, len(self._index))
             if row == len(self._statistics):
                 self._statistics = np.vstack([self._statistics, np.zeros(3)])
-            self._update(self._statistics[row], item.reward)
+            self._update(self._statistics[row], float(item.reward))
         self._remembered.clear()
 
     def restore(self, snapshot: Snapshot) -> None:

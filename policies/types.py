@@ -3,8 +3,9 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from types import MappingProxyType
-from typing import ClassVar, Protocol, TypeGuard
+from typing import Any, ClassVar, Protocol, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -56,7 +57,7 @@ class Feedback:
     Parameters
     ----------
     context
-        What was known of the unit, by attribute name.
+        What was known of the unit, by attribute name. Copied, and read-only from then on.
     actions
         The actions eligible at the draw, each once.
     action
@@ -89,9 +90,10 @@ class Feedback:
                 f"feedback.propensity is {self.propensity!r}. Give the probability with which "
                 "the action was drawn, in (0, 1]."
             )
-        if not (_is_number(self.reward) and abs(self.reward) < LARGEST_NUMBER):
+        if not (_is_number(self.reward) and _is_small(self.reward)):
             raise PolicyError(f"feedback.reward is {self.reward!r}. Give a finite number.")
         check_attributes(self.context, "feedback.context")
+        object.__setattr__(self, "context", MappingProxyType(dict(self.context)))
 
 
 class Policy(Protocol):
@@ -186,7 +188,7 @@ def check_value(name: str, value: object, owner: str) -> None:
     """
     if value is None or isinstance(value, str | bool):
         return
-    if not _is_number(value) or not -LARGEST_NUMBER < value < LARGEST_NUMBER:
+    if not (_is_number(value) and _is_small(value)):
         raise PolicyError(
             f"{owner}: {name!r} is {value!r}. Give a finite number, a string, a bool, or None "
             "where it is missing."
@@ -198,4 +200,12 @@ def _is_id(value: object) -> bool:
 
 
 def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    # The numbers of NumPy are registered as Real; the built-in ones are told apart far quicker.
+    return isinstance(value, int | float | Real) and not isinstance(value, bool)
+
+
+def _is_small(number: Any) -> bool:
+    # NumPy's narrow numbers cannot be compared with a bound beyond them, nor huge integers cast.
+    if not isinstance(number, int | float):
+        number = float(number)
+    return -LARGEST_NUMBER < number < LARGEST_NUMBER

@@ -146,6 +146,28 @@ def test_feedback_is_valid_or_does_not_exist(wrong: dict[str, Any]) -> None:
         Feedback(**{**right, **wrong})
 
 
+def test_feedback_keeps_its_own_context() -> None:
+    """So what was checked is what is learned, and a batch is learned whole."""
+    given: dict[str, float | str | bool | None] = {"hour": 4}
+    row = Feedback(given, ACTIONS, "A", 0.5, 1.0)
+    given["hour"] = float("nan")
+    assert dict(row.context) == {"hour": 4}
+    make_policy("lin_ucb").learn([row])
+
+
+@pytest.mark.parametrize("kind", ["lin_ucb", "lin_ts", "thompson_gaussian", "vw"])
+def test_the_numbers_of_numpy_are_numbers(kind: str) -> None:
+    plain, numpy = make_policy(kind), make_policy(kind)
+    plain.learn([Feedback({"x": 3, "y": 0.5}, ACTIONS, "A", 0.5, 2.0)])
+    context: dict[str, Any] = {"x": np.int64(3), "y": np.float32(0.5)}
+    reward: Any = np.int32(2)
+    numpy.learn([Feedback(context, ACTIONS, "A", np.float32(0.5).item(), reward)])
+    assert numpy.dumps() == plain.dumps()
+    np.testing.assert_array_equal(
+        numpy.pmf(context, ACTIONS), plain.pmf({"x": 3, "y": 0.5}, ACTIONS)
+    )
+
+
 def test_an_action_keeps_its_own_features_and_hashes_by_id() -> None:
     given: dict[str, float | str | bool | None] = {"depth": 4}
     action = Action("A", given)
