@@ -208,4 +208,4 @@ def _is_small(number: Any) -> bool:
     # NumPy's narrow numbers cannot be compared with a bound beyond them, nor huge integers cast.
     if not isinstance(number, int | float):
         number = float(number)
-    return -LARGEST_NUMBER < number < LARGEST_NUMBER
+    return bool(-LARGEST_NUMBER < number < LARGEST_NUMBER)
