@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr, stdtr
+import pandas as pd
+from scipy.special import chdtrc, ndtr, stdtr, stdtrit
 
 from attribution.intervals import asymmetry, jackknife, leave_one_out, unit_sums
-from attribution.log import EvaluationLog
+from attribution.log import PMF_TOLERANCE, EvaluationLog
 
 FloatArray = npt.NDArray[np.float64]
 Verdict = Literal["ok", "weak", "not_estimable"]
@@ -26,6 +27,8 @@ UNSUPPORTED_REFUSED = 0.1
 UNSUPPORTED_WEAK = 0.01
 # Calibration and mean weight are hypotheses about the log that ought to be true of every log.
 CALIBRATION_ALPHA = 0.001
+# Of a count's variance: from here on the normal law holds well enough for a test at .001.
+LEAST_NORMAL_VARIANCE = 10.0
 # See `intervals.asymmetry`: at 0.1 a nominal tail of .025 is about .033.
 LARGEST_ASYMMETRY = 0.1
 
@@ -37,7 +40,8 @@ class Diagnostics:
     Parameters
     ----------
     ess
-        Effective number of units, (Σ W)² / Σ W² over unit sums W of the weights.
+        Effective number of units, (Σ W)² / Σ W² over unit sums W of the weights (Kish 1965,
+        Survey Sampling, section 11.7).
     max_weight_share
         Share of all weight that the heaviest unit bears.
     mean_weight, mean_weight_p
@@ -46,15 +50,17 @@ class Diagnostics:
     min_weight, max_weight
         Range of the rows' weights.
     unsupported
-        Share of the target's choices that the log cannot speak of: those of logged probability
-        0 where the log has a pmf, otherwise those never drawn. NaN for a target that is a column.
+        Share of the target's choices that the log cannot speak of, the larger of two: those of
+        logged probability 0 where the log has a pmf, otherwise those never drawn; and what the
+        weights' mean lacks of one beyond chance (t, .001), for E[w] = 1 − that share. Only the
+        second is known of a target that is a column.
     calibration_p
-        The smallest p-value over actions of Σ(1{a} − p) = 0, times the number of actions tested;
-        NaN unless the log has its pmf.
+        The smallest p-value over actions of Σ(1{a} − p) = 0, times the number of actions; NaN
+        unless the log has its pmf.
     asymmetry
         The largest of the unbiased estimators' and the weights' (see `intervals.asymmetry`).
     adaptive
-        Whether several loggers followed each other in time, as the snapshots of a learner do.
+        Whether the logging policy learned while it logged; see `is_adaptive`.
     verdict, reason
         ``ok``; ``weak``, believe it with the reason in mind; ``not_estimable``, no value is given.
     """
@@ -112,6 +118,7 @@ def diagnose(
     mean = total / log.n
     without = leave_one_out(sums, rows)
     se = jackknife(mean, without, 0.05).se
+    reach = float(stdtrit(log.n_units - 1, 1 - CALIBRATION_ALPHA)) * se
     values: dict[str, Any] = {
         "n": log.n,
         "n_units": log.n_units,
@@ -121,7 +128,7 @@ def diagnose(
         "mean_weight_p": _two_sided_p((mean - 1) / se, log.n_units - 1) if se else float(mean == 1),
         "min_weight": float(weight.min()),
         "max_weight": float(weight.max()),
-        "unsupported": _unsupported(log, pmf),
+        "unsupported": max(_unsupported(log, pmf), 1 - (mean + reach)),
         "calibration_p": calibration_p,
         # Equal weights are no fault of the weights: there is nothing that could be unseen.
         "asymmetry": max(estimates_asymmetry, asymmetry(without) if se else 0.0),
@@ -140,7 +147,8 @@ def _verdict(seen: dict[str, Any], *, guarded: bool) -> tuple[Verdict, str]:
     if seen["unsupported"] > UNSUPPORTED_REFUSED:
         return "not_estimable", (
             f"{seen['unsupported']:.1%} of the target's choices are actions that the log never "
-            "drew; evaluate a target that stays among the logged actions"
+            f"drew where the target would (the weights' mean is {seen['mean_weight']:.3g}); "
+            "evaluate a target that stays among the logged actions"
         )
     if seen["ess"] < LEAST_ESS or seen["max_weight_share"] > LARGEST_SHARE:
         return "not_estimable", (
@@ -183,41 +191,88 @@ def _verdict(seen: dict[str, Any], *, guarded: bool) -> tuple[Verdict, str]:
 def calibration(log: EvaluationLog) -> float:
     """p-value that actions were drawn with the logged pmf; NaN where the log has none.
 
-    For each action z = Σ_j D_j / √Σ_j V_j over units, D_j the sum of 1{a} − p over the unit's
-    rows. V_j is p(1 − p) where each row is a unit, and D_j² where units have several rows, which
-    may all repeat one sticky draw. Bonferroni over the actions for which Σ p(1 − p) ≥ 10, below
-    which the normal law does not hold.
+    For each action D is the sum of 1{a} − p over rows, or over units of its mean over the unit's
+    rows, which may all repeat one sticky draw; V is the same sum of p(1 − p), an upper bound of
+    Var D. Where V ≥ 10, z = D / √V for rows and D / √Σ D_j² for units. Below, where the
+    normal law does not hold, Bennett's inequality does at any size:
+
+        P(|D| ≥ t) ≤ 2 exp(−V h(t / V)),   h(u) = (1 + u) log(1 + u) − u
+
+    Bonferroni over all actions.
+
+    References
+    ----------
+    Bennett (1962), Probability Inequalities for the Sum of Independent Random Variables, JASA
+    57(297); Freedman (1975), On Tail Probabilities for Martingales, The Annals of Probability
+    3(1), for policies that learned from the rows before.
     """
     if log.pmf is None:
         return math.nan
-    variance = (log.pmf * (1 - log.pmf)).sum(axis=0)
-    tested = np.flatnonzero(variance >= 10)
-    if not len(tested):
-        return math.nan
-    largest = 0.0
-    for action in tested:
-        excess = unit_sums((log.action == action) - log.pmf[:, action], log.unit)
-        spread = variance[action] if log.unit is None else (excess * excess).sum()
-        largest = max(largest, abs(float(excess.sum())) / math.sqrt(spread))
-    return min(1.0, float(2 * ndtr(-largest)) * len(tested))
+    rows = unit_sums(np.ones(log.n), log.unit)
+    least = 1.0
+    for action in range(log.k):
+        p = log.pmf[:, action]
+        each = unit_sums((log.action == action) - p, log.unit) / rows
+        variance = float((unit_sums(p * (1 - p), log.unit) / rows).sum())
+        excess = abs(float(each.sum()))
+        if variance >= LEAST_NORMAL_VARIANCE:
+            spread = variance if log.unit is None else float((each * each).sum())
+            least = min(least, 2 * float(ndtr(-excess / math.sqrt(spread))))
+        else:
+            # What the rounding of stored probabilities could do is not held against the log.
+            least = min(least, _bennett(excess - PMF_TOLERANCE * len(rows), variance))
+    return min(1.0, least * log.k)
+
+
+def _bennett(excess: float, variance: float) -> float:
+    if excess <= 0:
+        return 1.0
+    if variance == 0:
+        return 0.0
+    ratio = excess / variance
+    return 2 * math.exp(-variance * ((1 + ratio) * math.log1p(ratio) - ratio))
 
 
 def is_adaptive(log: EvaluationLog) -> bool:
-    """Whether two or more loggers served one after the other, none overlapping another."""
-    if log.logger is None or log.time is None or (count := int(log.logger.max()) + 1) < 2:
+    """Whether the logging policy learned while it logged: as the log says, else by its loggers.
+
+    Where the log does not say, it is taken to have learned if two or more loggers served one
+    after the other, or if their times differ in rank by the Kruskal–Wallis test (p < .001), as
+    they do when snapshots follow each other beside a logger that served throughout. Each unit
+    counts once for each logger, at its mean time.
+
+    References
+    ----------
+    Kruskal & Wallis (1952), Use of Ranks in One-Criterion Variance Analysis, JASA 47(260).
+    """
+    if log.adaptive is not None:
+        return log.adaptive
+    if log.logger is None or log.time is None or len(np.unique(log.logger)) < 2:
         return False
-    time = log.time.astype(np.int64)
-    first = np.full(count, np.iinfo(np.int64).max)
-    last = np.full(count, np.iinfo(np.int64).min)
-    np.minimum.at(first, log.logger, time)
-    np.maximum.at(last, log.logger, time)
-    order = np.argsort(first)
-    return bool((first[order][1:] >= last[order][:-1]).all())
+    frame = pd.DataFrame(
+        {
+            "logger": log.logger,
+            "time": log.time.astype("datetime64[us]").astype(np.int64),
+            "unit": np.arange(log.n) if log.unit is None else log.unit,
+        }
+    )
+    spans = frame.groupby("logger")["time"].agg(["min", "max"]).sort_values("min").to_numpy()
+    if (spans[1:, 0] >= spans[:-1, 1]).all():
+        return True
+    once = frame.groupby(["unit", "logger"])["time"].mean().reset_index()
+    once["rank"] = once["time"].rank()
+    between = once.groupby("logger")["rank"].agg(["count", "mean"])
+    count, overall = len(once), (len(once) + 1) / 2
+    spread = float(once["rank"].var())
+    if spread == 0:
+        return False
+    h = float((between["count"] * (between["mean"] - overall) ** 2).sum()) / spread
+    return float(chdtrc(len(between) - 1, h * (count - 1) / count)) < CALIBRATION_ALPHA
 
 
 def _unsupported(log: EvaluationLog, pmf: FloatArray | None) -> float:
     if pmf is None:
-        return math.nan
+        return 0.0
     if log.pmf is not None:
         return float((pmf * (log.pmf == 0)).sum()) / log.n
     drawn = np.bincount(log.action, minlength=log.k) > 0

@@ -51,7 +51,10 @@ class EvaluationLog:
     time
         (n,) when the choice was made, datetime64.
     logger
-        (n,) codes of the policy snapshot that drew. With ``time`` it tells an adaptive log.
+        (n,) codes of the policy snapshot that drew. With ``time`` it may tell an adaptive log.
+    adaptive
+        Whether the logging policy learned from this log's outcomes while it logged; None where
+        that is not known, and then ``logger`` and ``time`` are asked.
     reward_range
         The smallest and largest reward that are possible, known beforehand and never read off
         the sample. Cressie–Read intervals need it.
@@ -73,12 +76,20 @@ class EvaluationLog:
     context: pd.DataFrame | None = None
     time: npt.NDArray[np.datetime64] | None = None
     logger: IntArray | None = None
+    adaptive: bool | None = None
     reward_range: tuple[float, float] | None = None
     max_weight: float = math.inf
     columns: pd.DataFrame | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         n, k = len(self.action), len(self.actions)
+        for name in ("action", "unit", "logger"):
+            codes = getattr(self, name)
+            if codes is not None and not _is_codes(codes):
+                raise AttributionError(
+                    f"`{name}` holds {getattr(codes, 'dtype', type(codes).__name__)}. It must be "
+                    "an array of whole-number codes, as pandas.factorize gives them."
+                )
         if n == 0:
             raise AttributionError("the log holds no rows. Give it at least two units.")
         if len(set(self.actions)) < k:
@@ -162,7 +173,7 @@ class EvaluationLog:
         check_pmf("pmf", pmf, self)
         logged = pmf[np.arange(self.n), self.action]
         refuse_rows(
-            np.abs(logged - self.propensity) > PMF_TOLERANCE,
+            np.abs(logged - self.propensity) > PMF_TOLERANCE * self.propensity + 1e-12,
             "propensity",
             "is not the logged action's entry of `pmf`",
             "Log the probability of the action that was drawn.",
@@ -230,6 +241,7 @@ class EvaluationLog:
         context: Sequence[str] = (),
         time: str | None = None,
         logger: str | None = None,
+        adaptive: bool | None = None,
         decision_id: str | None = None,
         reward_range: tuple[float, float] | None = None,
         max_weight: float | None = None,
@@ -273,7 +285,7 @@ class EvaluationLog:
         refuse_rows(
             drawn.isna().to_numpy(), action, "is missing", "Leave out rows without an action."
         )
-        known = tuple(sorted(drawn.unique().tolist()) if actions is None else actions)
+        known = _sorted(drawn, action) if actions is None else tuple(actions)
         index = pd.Index(known)
         if not index.is_unique:
             raise AttributionError("`actions` names an action twice. Each must be there once.")
@@ -302,6 +314,7 @@ class EvaluationLog:
             context=_context(table, context),
             time=None if time is None else _times(table, time),
             logger=None if logger is None else _codes(table, logger, "logger"),
+            adaptive=adaptive,
             reward_range=reward_range,
             max_weight=math.inf if max_weight is None else max_weight,
             columns=table,
@@ -368,6 +381,26 @@ def numbers(table: pd.DataFrame, name: str, role: str) -> FloatArray:
             f"`{role}` is column {name!r} of type {series.dtype}. It must hold numbers."
         )
     return series.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _is_codes(values: object) -> bool:
+    return (
+        isinstance(values, np.ndarray)
+        and values.dtype != np.bool_
+        and np.can_cast(values.dtype, np.intp, "safe")
+    )
+
+
+def _sorted(drawn: pd.Series[Any], name: str) -> tuple[Hashable, ...]:
+    found = drawn.unique().tolist()
+    try:
+        return tuple(sorted(found))
+    except TypeError as error:
+        kinds = ", ".join(sorted({type(each).__name__ for each in found}))
+        raise AttributionError(
+            f"`{name}` holds {kinds}, which have no common order. "
+            "Give all actions one type, or name them with `actions`."
+        ) from error
 
 
 def _codes(table: pd.DataFrame, name: str, role: str) -> IntArray:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from attribution import AttributionError, EvaluationLog, cross_fit, evaluate
+from attribution.diagnostics import calibration, is_adaptive
 from attribution.estimators import ESTIMATORS, Evidence
 from attribution.reward_models import unit_folds
 from tests.attribution.worlds import World, heavy, mild, shared_data
@@ -220,6 +221,51 @@ def test_a_target_among_actions_never_drawn_is_not_estimable() -> None:
     assert "50.0%" in found.reason
 
 
+def test_choices_that_the_log_could_not_have_made_in_their_context_are_not_estimable() -> None:
+    """A deterministic logger: every action was drawn, but each only where it was certain."""
+    rng = np.random.default_rng(20)
+    x = rng.integers(0, 2, 2000)
+    frame = pd.DataFrame({"a": x, "r": rng.random(2000), "p": 1.0, "half": 0.5})
+    log = EvaluationLog.from_frame(frame, action="a", reward="r", propensity="p")
+    report = evaluate(log, {"pmf": log.uniform(), "column": "half"}, ["ips"])
+    for found in report.diagnostics.values():
+        assert found.verdict == "not_estimable"
+        assert found.unsupported == pytest.approx(0.5)
+    partly = EvaluationLog.from_frame(
+        frame.assign(p=np.where(rng.random(2000) < 0.5, 1.0, 0.6)),
+        action="a",
+        reward="r",
+        propensity="p",
+    )
+    assert evaluate(partly, {"c": "half"}, ["ips"]).diagnostics["c"].verdict == "not_estimable"
+
+
+def test_a_rare_action_drawn_twenty_times_too_often_is_found_by_calibration() -> None:
+    pmf = np.tile([0.001, 0.999], (5000, 1))
+    action = np.where(np.arange(5000) < 106, 0, 1)
+    rewards = np.random.default_rng(21).random(5000)
+    for unit in (None, np.arange(5000) // 2):
+        log = EvaluationLog((0, 1), action, rewards, pmf[0][action], unit, pmf=pmf)
+        found = evaluate(log, {"same": pmf}, ["ips"]).diagnostics["same"]
+        assert found.calibration_p < 1e-6
+        assert found.verdict == "not_estimable"
+
+
+def test_calibration_of_rare_and_sticky_actions_alarms_seldom() -> None:
+    """At α = .001 more than 4 false alarms in 400 logs have probability below 1e-3."""
+    rng = np.random.default_rng(22)
+    pmf = np.tile([0.001, 0.004, 0.995], (1500, 1))
+    unit = np.arange(1500) // 3
+    alarms = 0
+    for _ in range(200):
+        sticky = rng.choice(3, p=pmf[0], size=500).astype(np.intp)[unit]
+        single = rng.choice(3, p=pmf[0], size=1500).astype(np.intp)
+        for action, units in ((sticky, unit), (single, None)):
+            log = EvaluationLog((0, 1, 2), action, np.ones(1500), pmf[0][action], units, pmf=pmf)
+            alarms += calibration(log) < 1e-3
+    assert alarms <= 4
+
+
 def test_propensities_with_which_the_actions_were_not_drawn_are_found_by_calibration() -> None:
     rng = np.random.default_rng(8)
     pmf = np.tile([0.5, 0.3, 0.2], (5000, 1))
@@ -288,6 +334,42 @@ def test_a_log_made_by_one_snapshot_after_another_is_adaptive_and_weak() -> None
     assert evaluate(learned, target).diagnostics["t"].verdict == "weak"
     assert "learned while it logged" in evaluate(learned, target).diagnostics["t"].reason
     assert evaluate(split, target).diagnostics["t"].verdict == "ok"
+
+
+def test_snapshots_that_follow_each_other_beside_a_constant_control_are_adaptive() -> None:
+    rng = np.random.default_rng(23)
+    time = np.datetime64("2026-01-01", "us") + np.arange(2000).astype("timedelta64[m]")
+    control = rng.random(2000) < 0.5
+    learner = 1 + np.arange(2000) // 400
+    common: dict[str, Any] = {
+        "actions": (0, 1),
+        "action": rng.integers(0, 2, 2000),
+        "reward": rng.random(2000),
+        "propensity": np.full(2000, 0.5),
+        "time": time,
+    }
+    beside = np.where(control, 0, learner)
+    assert is_adaptive(EvaluationLog(**common, logger=beside))
+    assert not is_adaptive(EvaluationLog(**common, logger=control.astype(np.intp)))
+    assert not is_adaptive(EvaluationLog(**common, logger=beside, adaptive=False))
+    assert is_adaptive(EvaluationLog(**common, adaptive=True))
+
+
+def test_the_rank_test_of_loggers_is_kruskal_and_walliss() -> None:
+    """Reference: scipy.stats.kruskal at the edge of the level, with ties."""
+    rng = np.random.default_rng(24)
+    judged = set()
+    for shift in (0, 6, 9, 12, 15, 30):
+        logger = rng.integers(0, 3, 300)
+        minute = rng.integers(0, 60, 300) + shift * (logger == 2)
+        time = np.datetime64("2026-01-01", "us") + minute.astype("timedelta64[m]")
+        log = EvaluationLog(
+            ("a",), np.zeros(300, int), rng.random(300), np.ones(300), time=time, logger=logger
+        )
+        reference = stats.kruskal(*(minute[logger == each] for each in range(3))).pvalue
+        assert is_adaptive(log) == (reference < 1e-3)
+        judged.add(bool(reference < 1e-3))
+    assert judged == {True, False}
 
 
 def test_a_column_is_target_enough_for_ips_and_equals_the_whole_pmf() -> None:

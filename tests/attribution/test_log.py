@@ -120,6 +120,33 @@ def test_unit_codes_with_a_gap_are_refused() -> None:
             EvaluationLog(("a",), np.zeros(2, int), np.ones(2), np.ones(2), unit=np.array(unit))
 
 
+@pytest.mark.parametrize("field", ["action", "unit", "logger"])
+def test_codes_that_are_not_whole_numbers_are_refused(field: str) -> None:
+    codes = {"action": np.zeros(2, int), "unit": np.arange(2), "logger": np.arange(2)}
+    for wrong in (codes[field].astype(float), codes[field].astype(bool), codes[field].tolist()):
+        with pytest.raises(AttributionError, match=f"`{field}` holds .*whole-number codes"):
+            EvaluationLog(
+                ("a",), reward=np.ones(2), propensity=np.ones(2), **codes | {field: wrong}
+            )
+
+
+def test_actions_of_several_types_are_refused_unless_they_are_named() -> None:
+    mixed = column("action", 7)
+    with pytest.raises(AttributionError, match="`action` holds int, str, which have no common"):
+        read(mixed)
+    assert read(mixed, actions=["a", "b", "c", 7]).k == 4
+    assert read(FRAME.assign(unit=["u", 1, "v", 1, 2, 2]), unit="unit").n_units == 4
+
+
+def test_a_small_propensity_must_agree_with_the_pmf_in_proportion() -> None:
+    pmf = np.tile([1e-6, 0.5, 0.5 - 1e-6], (6, 1))
+    frame = FRAME.assign(action=list("abcabc"), p=pmf[0][[0, 1, 2, 0, 1, 2]])
+    assert read(frame, pmf=pmf).k == 3
+    frame.loc[0, "p"] = 2e-7
+    with pytest.raises(AttributionError, match="not the logged action's entry of `pmf` in 1 of 6"):
+        read(frame, pmf=pmf)
+
+
 def test_an_error_over_rows_carries_their_count_and_the_first() -> None:
     with pytest.raises(AttributionError) as caught:
         read(FRAME.assign(p=[0.2, 0.3, 7.0, 0.2, 8.0, 0.5]))
