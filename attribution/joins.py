@@ -6,6 +6,7 @@ counted as the default. The rules are those of `attribution.metrics`, here over 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,8 @@ from attribution.errors import AttributionError, refuse_rows
 from attribution.log import as_pandas, column, numbers
 from attribution.metrics import MetricSpec
 
-IntArray = npt.NDArray[np.int64]
+# Microseconds since the epoch, on every platform.
+TimeArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,7 +89,12 @@ def join_units(
     """
     assigned = as_pandas(assignments)
     for name in ("unit", "experiment", "variant", "probability"):
-        column(assigned, name, "assignments")
+        refuse_rows(
+            column(assigned, name, "assignments").isna().to_numpy(),
+            name,
+            "is missing",
+            "Give every assignment its unit, experiment, variant and probability.",
+        )
     if (count := assigned["experiment"].nunique()) > 1:
         raise AttributionError(
             f"`experiment` holds {count} experiments. Join the assignments of one at a time."
@@ -170,7 +177,7 @@ def join_decisions(
     return JoinedDecisions(frame, int((~mature).sum()), late)
 
 
-def _credit(decisions: pd.DataFrame, outcomes: pd.DataFrame) -> tuple[pd.DataFrame, IntArray]:
+def _credit(decisions: pd.DataFrame, outcomes: pd.DataFrame) -> tuple[pd.DataFrame, TimeArray]:
     """Pairs of an outcome and the row of a decision to which it may be credited."""
     has_id, has_unit = "decision_id" in outcomes.columns, "unit" in outcomes.columns
     if not has_id and not has_unit:
@@ -222,16 +229,29 @@ def _rooted(events: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     A correction of a correction has the first outcome's root; one of an unknown outcome is left
     out.
     """
-    ids = pd.Index(column(table, "outcome_id", "outcomes"))
-    original = ids.get_indexer(pd.Index(table["corrects"]))
+    ids = column(table, "outcome_id", "outcomes")
+    refuse_rows(
+        (ids.duplicated() & ids.notna()).to_numpy(),
+        "outcome_id",
+        "repeats an earlier row's",
+        "Give each outcome an id of its own, so that a correction names one.",
+        ids.to_numpy(),
+    )
+    named = np.flatnonzero(ids.notna())
+    found = pd.Index(ids.iloc[named]).get_indexer(pd.Index(table["corrects"]))
     corrects = table["corrects"].notna().to_numpy()
+    original = np.where(found >= 0, named[found], -1) if len(named) else found
     root = np.where(corrects, original, np.arange(len(table)))
-    # Each pass halves the way to the root.
-    while True:
-        onward = np.where(root >= 0, root[root], root)
-        if (onward == root).all():
-            break
-        root = onward
+    # Each pass halves the way to the root, so that no chain is left after these.
+    for _ in range(len(table).bit_length()):
+        root = np.where(root >= 0, root[root], root)
+    refuse_rows(
+        (root >= 0) & corrects[root],
+        "corrects",
+        "leads back to the row itself or to others that do",
+        "A correction names an earlier outcome.",
+        ids.to_numpy(),
+    )
     known = root >= 0
     events["root"] = root
     events["occurred"] = events["occurred"].to_numpy()[root]
@@ -239,7 +259,7 @@ def _rooted(events: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _aggregate(
-    spec: MetricSpec, events: pd.DataFrame, row: npt.NDArray[np.intp], start: IntArray
+    spec: MetricSpec, events: pd.DataFrame, row: npt.NDArray[np.intp], start: TimeArray
 ) -> tuple[npt.NDArray[np.float64], int]:
     """The metric of each row of ``start``, and how many outcomes came too late for theirs."""
     since, received = events["occurred"].to_numpy() - start[row], events["received"].to_numpy()
@@ -253,12 +273,30 @@ def _aggregate(
     if spec.aggregate in ("first", "last"):
         counted = counted.sort_values(["occurred", "received", "value"])
     values = np.full(len(start), spec.default, dtype=np.float64)
-    found = counted.groupby("row")["value"].agg(spec.aggregate)
+    groups = counted.groupby("row")["value"]
+    if spec.aggregate in ("sum", "mean"):
+        found = _exact_sums(counted, groups.agg("sum"), groups.size())
+        if spec.aggregate == "mean":
+            found = found / groups.size()
+    else:
+        found = groups.agg(spec.aggregate)
     values[found.index.to_numpy()] = found.to_numpy()
     return values, int((within & ~in_time).sum())
 
 
-def microseconds(table: pd.DataFrame, name: str) -> IntArray:
+def _exact_sums(
+    counted: pd.DataFrame, sums: pd.Series[float], sizes: pd.Series[int]
+) -> pd.Series[float]:
+    """Sums that are exact before their one rounding, as `metrics.metric_value` makes them."""
+    # The sum of two numbers is rounded once as it is.
+    many = sizes.index[sizes > 2]
+    if len(many):
+        some = counted[counted["row"].isin(many)]
+        sums.loc[many] = some.groupby("row")["value"].agg(math.fsum).loc[many]
+    return sums
+
+
+def microseconds(table: pd.DataFrame, name: str) -> TimeArray:
     """A column of timestamps as integer microseconds since the epoch, UTC."""
     series = column(table, name, name)
     if not isinstance(series.dtype, pd.DatetimeTZDtype):
@@ -267,7 +305,7 @@ def microseconds(table: pd.DataFrame, name: str) -> IntArray:
             "convert it with pandas.to_datetime(..., utc=True)."
         )
     refuse_rows(series.isna().to_numpy(), name, "is missing", "Give every row its time.")
-    times: IntArray = series.dt.as_unit("us").astype(np.int64).to_numpy()
+    times: TimeArray = series.dt.as_unit("us").astype(np.int64).to_numpy()
     return times
 
 

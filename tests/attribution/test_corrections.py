@@ -5,7 +5,15 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from attribution import MetricSpec, join_decisions, join_units
+from attribution import (
+    AttributionError,
+    MetricSpec,
+    OutcomeEvent,
+    join_decisions,
+    join_units,
+    metric_value,
+)
+from attribution.metrics import Aggregate
 
 DAY = 86_400_000_000
 START = 1_700_000_000_000_000
@@ -86,3 +94,56 @@ def test_units_are_corrected_alike() -> None:
     outcomes = _outcomes(("sale", 10.0, 1, None), ("return", 2.5, 5, "sale"), key="unit")
     frame = join_units(assignments, outcomes, [MARGIN], _time(30)).frame.set_index("unit")
     assert frame["margin"].to_dict() == {"u1": 2.5, "u2": 0.0}
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 7])
+def test_corrections_that_go_round_in_a_circle_are_refused(length: int) -> None:
+    circle = [(str(i), 1.0, 1.0, str((i + 1) % length)) for i in range(length)]
+    outcomes = _outcomes(("x", 1.0, 1, None), *circle, key="decision_id")
+    with pytest.raises(AttributionError, match="`corrects` leads back") as caught:
+        _decided(outcomes, MARGIN)
+    assert (caught.value.count, caught.value.row) == (length, 1)
+
+
+def test_an_outcome_id_that_repeats_is_refused_where_there_are_corrections() -> None:
+    outcomes = _outcomes(
+        ("a", 1.0, 1, None), ("a", 2.0, 1, None), ("b", 3.0, 2, "a"), key="decision_id"
+    )
+    with pytest.raises(AttributionError, match=r"`outcome_id` repeats .* row 1 \(it is a\)"):
+        _decided(outcomes, MARGIN)
+
+
+def test_outcomes_without_an_id_stand_beside_corrections() -> None:
+    outcomes = _outcomes(
+        ("a", 1.0, 1, None), ("b", 2.0, 1, None), ("c", 4.0, 1, None), ("d", 3.0, 2, "a"),
+        key="decision_id",
+    )  # fmt: skip
+    outcomes.loc[[1, 2], "outcome_id"] = None
+    assert _decided(outcomes, MARGIN) == 9.0
+
+
+@pytest.mark.parametrize("name", ["unit", "variant", "probability"])
+def test_an_assignment_with_a_field_missing_is_refused(name: str) -> None:
+    assignments = pd.DataFrame(
+        {
+            "unit": ["u1", "u2"],
+            "experiment": "e",
+            "variant": ["a", "b"],
+            "probability": 0.5,
+            "assigned_at": [_time(0), _time(0)],
+        }
+    ).astype({"probability": object})
+    assignments.loc[1, name] = None
+    outcomes = _outcomes(("sale", 10.0, 1, None), key="unit")
+    with pytest.raises(AttributionError, match=f"`{name}` is missing in 1 of 2 rows, .* row 1"):
+        join_units(assignments, outcomes, [MARGIN], _time(30))
+
+
+def test_a_sum_over_a_frame_is_the_frame_free_sum_to_the_last_bit() -> None:
+    values = [0.1, 1e16, 0.7, -1e16, 0.3, 1e-9, 0.1]
+    outcomes = _outcomes(*((str(i), v, 1, None) for i, v in enumerate(values)), key="decision_id")
+    events = [OutcomeEvent(1, 1, value) for value in values]
+    kinds: list[Aggregate] = ["sum", "mean"]
+    for aggregate in kinds:
+        spec = MetricSpec("margin", 7 * 86_400, 86_400, aggregate)
+        assert _decided(outcomes, spec) == metric_value(spec, 0, events)
