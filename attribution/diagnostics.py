@@ -134,11 +134,11 @@ def diagnose(
         "asymmetry": max(estimates_asymmetry, asymmetry(without) if se else 0.0),
         "adaptive": is_adaptive(log),
     }
-    verdict, reason = _verdict(values, guarded=guarded)
+    verdict, reason = _verdict(values, guarded=guarded, silent=bool(np.ptp(log.reward) == 0))
     return Diagnostics(**values, verdict=verdict, reason=reason)
 
 
-def _verdict(seen: dict[str, Any], *, guarded: bool) -> tuple[Verdict, str]:
+def _verdict(seen: dict[str, Any], *, guarded: bool, silent: bool) -> tuple[Verdict, str]:
     if seen["calibration_p"] < CALIBRATION_ALPHA:
         return "not_estimable", (
             "the actions were not drawn with the logged probabilities "
@@ -170,7 +170,9 @@ def _verdict(seen: dict[str, Any], *, guarded: bool) -> tuple[Verdict, str]:
             "the logging policy learned while it logged, and intervals that take units as "
             "independent cover somewhat less than they say"
         )
-    if not seen["asymmetry"] <= LARGEST_ASYMMETRY:
+    if silent and not guarded:
+        faults.append("the reward never varied, so there is no interval; declare reward_range")
+    elif not seen["asymmetry"] <= LARGEST_ASYMMETRY:
         faults.append(
             f"few units carry the estimate ({seen['ess']:,.0f} effective of {seen['n_units']:,}), "
             + (

@@ -19,6 +19,7 @@ from attribution.intervals import (
     Sums,
     asymmetry,
     cressie_read,
+    cressie_read_centres,
     guarded_lower,
     jackknife,
     leave_one_out,
@@ -31,6 +32,10 @@ from attribution.reward_models import cross_fit
 FloatArray = npt.NDArray[np.float64]
 Target = npt.ArrayLike | str
 IntervalName = Literal["auto", "jackknife", "cressie_read"]
+
+# The estimate that belongs to a Cressie–Read interval replaces the estimator's own, which may lie
+# outside of it.
+CRESSIE_READ = "cressie_read, value its centre"
 
 LOGGING = "logging"
 
@@ -63,7 +68,9 @@ def evaluate(
     interval
         ``jackknife``, ``cressie_read``, or ``auto``: the jackknife where the diagnostics allow
         it, else Cressie–Read if the reward's range is declared; if it is not, the jackknife
-        with the verdict ``weak``.
+        with the verdict ``weak``. Where Cressie–Read is used, the value is the centre of its
+        interval and not the estimator's own, which may lie outside; ``interval`` says so. Where
+        no reward differs from another, there is no jackknife and ``interval`` is ``none``.
     alpha
         One minus the level of the intervals.
 
@@ -137,6 +144,11 @@ class _Setting:
         return self.interval == "cressie_read"
 
     @property
+    def silent(self) -> bool:
+        """Whether all rewards are alike, which says nothing of how others would have spread."""
+        return bool(np.ptp(self.log.reward) == 0)
+
+    @property
     def q_range(self) -> tuple[float, float]:
         return (0.0, 0.0) if self.q_hat is None else (self.q_hat.min(), self.q_hat.max())
 
@@ -190,10 +202,13 @@ class _Trial:
     def interval(self, asymmetry_seen: float) -> tuple[str, Interval]:
         """The interval chosen and its name."""
         setting = self.setting
+        guarded = setting.guarded(asymmetry_seen)
+        if setting.silent and (self.estimator.biased or not guarded):
+            return "none", Interval(self.value, math.nan, math.nan, math.nan)
         plain = jackknife(self.value, self.without, setting.alpha)
         if self.estimator.biased:
             return "jackknife, bias not covered", plain
-        if not setting.guarded(asymmetry_seen):
+        if not guarded:
             return "jackknife", plain
         log = setting.log
         q_low, q_high = setting.q_range if self.estimator.needs_model else (0.0, 0.0)
@@ -205,9 +220,12 @@ class _Trial:
             q_low,
             q_high,
         )
-        low, high = cressie_read(sums, log.max_weight, setting.alpha)
-        least, most = log.reward_range or (-math.inf, math.inf)
-        return "cressie_read", Interval(plain.se, max(low, least), min(high, most))
+        return CRESSIE_READ, Interval.around(
+            plain.se,
+            cressie_read(sums, log.max_weight, setting.alpha),
+            cressie_read_centres(sums, log.max_weight),
+            log.reward_range or (-math.inf, math.inf),
+        )
 
     def result(self, target: str, diagnostics: Diagnostics) -> Result:
         log = self.setting.log
@@ -217,7 +235,7 @@ class _Trial:
         return Result(
             target,
             self.name,
-            self.value,
+            found.value,
             found.se,
             found.low,
             found.high,
@@ -259,22 +277,34 @@ def _difference(
 ) -> Comparison:
     """Paired difference: what both estimates lose without a unit is lost together."""
     setting = first.setting
-    value = first.value - second.value
     without = first.without - second.without
-    found = jackknife(value, without, setting.alpha)
+    found = jackknife(first.value - second.value, without, setting.alpha)
+    guarded = setting.guarded(max(asymmetry_seen, asymmetry(without)))
     name = "jackknife"
-    if first.estimator.biased:
+    if setting.silent and (first.estimator.biased or not guarded):
+        name, found = "none", Interval(found.value, math.nan, math.nan, math.nan)
+    elif first.estimator.biased:
         name = "jackknife, bias not covered"
-    elif setting.guarded(max(asymmetry_seen, asymmetry(without))):
-        name = "cressie_read"
+    elif guarded:
+        name = CRESSIE_READ
         least, most = setting.log.reward_range or (-math.inf, math.inf)
-        low = max(_difference_lower(first, second), least - most)
-        high = min(-_difference_lower(second, first), most - least)
-        found = Interval(found.se, low, high)
-    return Comparison(target, against, first.name, value, found.se, found.low, found.high, name)
+        found = Interval.around(
+            found.se,
+            _difference_ends(first, second, setting.alpha),
+            _difference_ends(first, second, 1.0),
+            (least - most, most - least),
+        )
+    return Comparison(
+        target, against, first.name, found.value, found.se, found.low, found.high, name
+    )
 
 
-def _difference_lower(first: _Trial, second: _Trial) -> float:
+def _difference_ends(first: _Trial, second: _Trial, alpha: float) -> tuple[float, float]:
+    """Both Cressie–Read ends of V₁ − V₂; their centres at an ``alpha`` of one."""
+    return _difference_lower(first, second, alpha), -_difference_lower(second, first, alpha)
+
+
+def _difference_lower(first: _Trial, second: _Trial, alpha: float) -> float:
     """Cressie–Read lower end of V₁ − V₂ with unbounded weights.
 
     With d = w₁ − w₂, gains g in [l, h] and TV = ½ Σ_a |π₁ − π₂|, E[d⁺] = E[d⁻] = E[TV], so
@@ -301,9 +331,7 @@ def _difference_lower(first: _Trial, second: _Trial) -> float:
         other = gain if second.is_logging else high - w2 * (high - gain)
         weighted = mine - other
     total = first.terms.base - second.terms.base + weighted
-    return guarded_lower(
-        unit_sums(total, log.unit), unit_sums(np.ones(log.n), log.unit), first.setting.alpha
-    )
+    return guarded_lower(unit_sums(total, log.unit), unit_sums(np.ones(log.n), log.unit), alpha)
 
 
 def _check_arguments(

@@ -27,11 +27,29 @@ IntArray = npt.NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A standard error and the two ends of a two-sided interval."""
+    """A value with its standard error and the two ends of its interval, low ≤ value ≤ high."""
 
+    value: float
     se: float
     low: float
     high: float
+
+    @classmethod
+    def around(
+        cls,
+        se: float,
+        ends: tuple[float, float],
+        centres: tuple[float, float],
+        bounds: tuple[float, float],
+    ) -> Interval:
+        """From one-sided ends and centres, within what the declared range allows.
+
+        The value is the middle of the two centres. Each end is safe by itself, so that in rare
+        samples they cross: then both are kept, in order.
+        """
+        least, most = bounds
+        low, high = sorted(min(max(end, least), most) for end in ends)
+        return cls(min(max(sum(centres) / 2, low), high), se, low, high)
 
 
 def unit_sums(values: FloatArray, unit: IntArray | None) -> FloatArray:
@@ -67,7 +85,7 @@ def jackknife(value: float, without: FloatArray, alpha: float) -> Interval:
     # Not a BLAS product: its threads cost more than they save at these sizes.
     se = math.sqrt((m - 1) / m * float((deviation * deviation).sum()))
     reach = float(stdtrit(m - 1, 1 - alpha / 2)) * se
-    return Interval(se, value - reach, value + reach)
+    return Interval(value, se, value - reach, value + reach)
 
 
 def asymmetry(without: FloatArray) -> float:
@@ -142,6 +160,16 @@ def cressie_read(sums: Sums, max_weight: float, alpha: float) -> tuple[float, fl
         _lower(sums, max_weight, alpha),
         -_lower(sums.mirrored(), max_weight, alpha),
     )
+
+
+def cressie_read_centres(sums: Sums, max_weight: float) -> tuple[float, float]:
+    """What `cressie_read` shrinks to as its level falls to 0: one value for each worst reward.
+
+    They are the values of the reweighting that is nearest to equal weights, with all that is
+    missing from the weights' mean given to the worst, or to the best, reward. Their middle is
+    the estimate that belongs to the interval (Karampatziakis, Langford & Mineiro 2020).
+    """
+    return cressie_read(sums, max_weight, 1.0)
 
 
 def guarded_lower(total: FloatArray, rows: FloatArray, alpha: float) -> float:

@@ -83,13 +83,7 @@ class EvaluationLog:
 
     def __post_init__(self) -> None:
         n, k = len(self.action), len(self.actions)
-        for name in ("action", "unit", "logger"):
-            codes = getattr(self, name)
-            if codes is not None and not _is_codes(codes):
-                raise AttributionError(
-                    f"`{name}` holds {getattr(codes, 'dtype', type(codes).__name__)}. It must be "
-                    "an array of whole-number codes, as pandas.factorize gives them."
-                )
+        self._check_types()
         if n == 0:
             raise AttributionError("the log holds no rows. Give it at least two units.")
         if len(set(self.actions)) < k:
@@ -136,6 +130,22 @@ class EvaluationLog:
                 "`unit` holds a single unit, from which no spread can be told. "
                 "Evaluate at least two."
             )
+
+    def _check_types(self) -> None:
+        """Codes must be whole numbers; rewards and propensities become float64."""
+        for name in ("action", "unit", "logger"):
+            codes = getattr(self, name)
+            if codes is not None and not _is_codes(codes):
+                raise AttributionError(
+                    f"`{name}` holds {getattr(codes, 'dtype', type(codes).__name__)}. It must be "
+                    "an array of whole-number codes, as pandas.factorize gives them."
+                )
+        for name in ("reward", "propensity"):
+            try:
+                numeric = np.asarray(getattr(self, name), dtype=np.float64)
+            except (TypeError, ValueError) as error:
+                raise AttributionError(f"`{name}` must be an array of numbers: {error}.") from error
+            object.__setattr__(self, name, numeric)
 
     def _check_range(self) -> None:
         if not self.max_weight > 1:

@@ -16,6 +16,7 @@ from scipy import stats
 from attribution import AttributionError, EvaluationLog, cross_fit, evaluate
 from attribution.diagnostics import calibration, is_adaptive
 from attribution.estimators import ESTIMATORS, Evidence
+from attribution.evaluation import CRESSIE_READ
 from attribution.reward_models import unit_folds
 from tests.attribution.worlds import World, heavy, mild, shared_data
 
@@ -311,7 +312,7 @@ def test_heavy_weights_get_the_cressie_read_interval_if_the_range_is_declared() 
     rng = np.random.default_rng(11)
     declared, bare = (world.log(rng, rows(1000), declared=each) for each in (True, False))
     report = evaluate(declared, {"t": world.target_for(declared)})
-    assert set(report.table()["interval"]) == {"cressie_read"}
+    assert set(report.table()["interval"]) == {CRESSIE_READ}
     weak = evaluate(bare, {"t": world.target_for(bare)}).diagnostics["t"]
     assert weak.verdict == "weak"
     assert "reward_range" in weak.reason
@@ -469,6 +470,53 @@ def test_an_empty_world_of_no_rewards_gets_no_interval_of_zero_width() -> None:
     world = World(np.zeros(10), mild(0.5).logging, mild(0.5).target)
     log = world.log(np.random.default_rng(18), rows(300))
     row = evaluate(log, {"t": world.target_for(log)}, ["ips"]).results[0]
-    assert row.interval == "cressie_read"
-    assert (row.value, row.low) == (0, 0)
+    assert row.interval == CRESSIE_READ
+    assert row.low == 0
     assert row.high > 0.005
+
+
+def test_rewards_that_never_varied_get_no_interval_without_a_declared_range() -> None:
+    world = mild(0.5)
+    log = world.log(np.random.default_rng(25), rows(300), declared=False)
+    target = {"t": world.target_for(log)}
+    for constant in (0, 3):
+        same = EvaluationLog(log.actions, log.action, np.full(300, constant), log.propensity)
+        report = evaluate(same, target, ALL, against="logging")
+        assert set(report.table()["interval"]) == {"none"}
+        assert report.table()[["se", "low", "high"]].isna().all(axis=None)
+        assert report.comparisons()[["se", "low", "high"]].isna().all(axis=None)
+        found = report.diagnostics["t"]
+        assert found.verdict == "weak"
+        assert "the reward never varied, so there is no interval; declare" in found.reason
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n=st.integers(12, 200),
+    concentration=st.sampled_from([0.1, 0.5, 5.0]),
+    bounded=st.booleans(),
+    name=st.sampled_from(["auto", "jackknife", "cressie_read"]),
+)
+@settings(max_examples=80, deadline=None)
+def test_a_value_lies_within_its_own_interval(
+    seed: int, n: int, concentration: float, bounded: bool, name: Any
+) -> None:
+    rng = np.random.default_rng(seed)
+    pmf = 0.95 * rng.dirichlet(np.full(4, concentration), size=n) + 0.05 / 4
+    action = np.array([rng.choice(4, p=each) for each in pmf], dtype=np.intp)
+    log = EvaluationLog(
+        (0, 1, 2, 3),
+        action,
+        (rng.random(n) < rng.choice([0.02, 0.5, 0.98])).astype(float),
+        pmf[np.arange(n), action],
+        unit=None if rng.random() < 0.5 else np.arange(n) // 2,
+        pmf=pmf if rng.random() < 0.5 else None,
+        reward_range=(0, 1),
+        max_weight=80.0 if bounded else np.inf,
+    )
+    targets = {"a": log.uniform(), "b": rng.dirichlet(np.full(4, concentration), size=n)}
+    report = evaluate(log, targets, ["ips", "snips", "dr"], against="a", interval=name)
+    for row in report.results:
+        assert row.interval == "none" or row.low <= row.value <= row.high
+    for pair in report.comparisons_made:
+        assert pair.interval == "none" or pair.low <= pair.difference <= pair.high

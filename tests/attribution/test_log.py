@@ -130,6 +130,14 @@ def test_codes_that_are_not_whole_numbers_are_refused(field: str) -> None:
             )
 
 
+def test_rewards_that_are_not_numbers_are_refused_and_whole_ones_become_floats() -> None:
+    common: dict[str, Any] = {"actions": ("a",), "action": np.zeros(2, int)}
+    with pytest.raises(AttributionError, match="`reward` must be an array of numbers"):
+        EvaluationLog(**common, reward=np.array(["x", "y"]), propensity=np.ones(2))
+    log = EvaluationLog(**common, reward=np.array([0, 1]), propensity=np.ones(2, int))
+    assert (log.reward.dtype, log.propensity.dtype) == (np.float64, np.float64)
+
+
 def test_actions_of_several_types_are_refused_unless_they_are_named() -> None:
     mixed = column("action", 7)
     with pytest.raises(AttributionError, match="`action` holds int, str, which have no common"):
