@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -281,7 +281,8 @@ def _metric(
                 )
         variants = [(label, values[split.groups[label]]) for label in (name, split.baseline)]
         contrast = _Contrast(mine, base, alpha)
-        results.append(LiftResult(*facts, *_effect(contrast, seen, variants, split, metric)))
+        effect = _effect(contrast, seen, variants, weighted=split.weighted)
+        results.append(LiftResult(*facts, **asdict(effect)))
     return results
 
 
@@ -304,7 +305,7 @@ class _Seen:
         # A value that more than half share is the median.
         middle = float(np.partition(known, len(known) // 2)[len(known) // 2])
         shared = 2 * int((known == middle).sum()) > len(known)
-        binary = bool(((known == 0) | (known == 1)).all()) and np.ptp(known) > 0
+        binary = bool(((known == 0) | (known == 1)).all() and np.ptp(known) > 0)
         return cls(middle if shared else math.nan, binary)
 
     def departures(self, values: FloatArray) -> int:
@@ -315,50 +316,67 @@ class _Seen:
         return int((values != self.commonest).sum())
 
 
-Effect = tuple[float, float, float, float, float, float, float, str, str]
+@dataclass(frozen=True, slots=True)
+class _Effect:
+    """The fields of `LiftResult` that compare two variants."""
+
+    difference: float
+    low: float
+    high: float
+    relative: float
+    relative_low: float
+    relative_high: float
+    p_value: float
+    interval: str
+    verdict: str
+
+    @classmethod
+    def none(cls, difference: float, why: str) -> _Effect:
+        nan = math.nan
+        return cls(difference, nan, nan, nan, nan, nan, nan, "none", f"no interval: {why}")
 
 
 def _effect(
     contrast: _Contrast,
     seen: _Seen,
     variants: Sequence[tuple[str, FloatArray]],
-    split: _Split,
-    metric: str,
-) -> Effect:
-    """The fields of `LiftResult` from ``difference`` on; ``variants`` are mine and the baseline."""
-    few = [(seen.departures(values), name) for name, values in variants]
-    least, where = min(few)
-    if seen.binary and not split.weighted and least < LEAST_DEPARTURES:
-        return _proportions(*(values for _, values in variants), contrast.alpha)
-    none = (contrast.difference, *(math.nan,) * 6, "none")
+    *,
+    weighted: bool,
+) -> _Effect:
+    """The effect by the method that the values allow; ``variants`` are mine and the baseline."""
+    least, where = min((seen.departures(values), name) for name, values in variants)
+    if seen.binary and not weighted and least < LEAST_DEPARTURES:
+        (_, mine), (_, base) = variants
+        return _proportions(mine, base, contrast.alpha)
+    difference = contrast.difference
     for name, values in variants:
         if np.ptp(values) == 0:
-            return *none, f"no interval: nothing varies within {name!r}"
+            return _Effect.none(difference, f"nothing varies within {name!r}")
     if least < LEAST_DEPARTURES and (seen.binary or not math.isnan(seen.commonest)):
-        usual = f"most are {seen.commonest:g}" if not seen.binary else "of the rarer kind"
-        return *none, (
-            f"no interval: only {least} units of {where!r} say something of {metric!r} ({usual}); "
-            f"{LEAST_DEPARTURES} are needed"
+        rest = "of the rarer of 0 and 1" if seen.binary else f"other than {seen.commonest:g}"
+        return _Effect.none(
+            difference, f"{where!r} has only {least} values {rest}; {LEAST_DEPARTURES} are needed"
         )
-    return (
-        contrast.difference,
-        contrast.difference - contrast.half,
-        contrast.difference + contrast.half,
+    return _Effect(
+        difference,
+        difference - contrast.half,
+        difference + contrast.half,
         *contrast.relative(),
         contrast.p_value,
-        "hajek" if split.weighted else "welch",
-        _verdict(contrast.difference, abs(contrast.difference) > contrast.half),
+        "hajek" if weighted else "welch",
+        _verdict(difference, shown=abs(difference) > contrast.half),
     )
 
 
-def _proportions(mine: FloatArray, base: FloatArray, alpha: float) -> Effect:
+def _proportions(mine: FloatArray, base: FloatArray, alpha: float) -> _Effect:
     rates = TwoProportions(int(mine.sum()), len(mine), int(base.sum()), len(base))
     low, high = rates.interval(alpha)
-    verdict = _verdict(rates.difference, low > 0 or high < 0)
-    return rates.difference, low, high, *(math.nan,) * 3, rates.p_value, "score", verdict
+    nan = math.nan
+    verdict = _verdict(rates.difference, shown=low > 0 or high < 0)
+    return _Effect(rates.difference, low, high, nan, nan, nan, rates.p_value, "score", verdict)
 
 
-def _verdict(difference: float, shown: bool) -> str:
+def _verdict(difference: float, *, shown: bool) -> str:
     if not shown:
         return "no difference shown"
     return "higher" if difference > 0 else "lower"

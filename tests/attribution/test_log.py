@@ -122,7 +122,11 @@ def test_unit_codes_with_a_gap_are_refused() -> None:
 
 @pytest.mark.parametrize("field", ["action", "unit", "logger"])
 def test_codes_that_are_not_whole_numbers_are_refused(field: str) -> None:
-    codes = {"action": np.zeros(2, int), "unit": np.arange(2), "logger": np.arange(2)}
+    codes: dict[str, Any] = {
+        "action": np.zeros(2, int),
+        "unit": np.arange(2),
+        "logger": np.arange(2),
+    }
     for wrong in (codes[field].astype(float), codes[field].astype(bool), codes[field].tolist()):
         with pytest.raises(AttributionError, match=f"`{field}` holds .*whole-number codes"):
             EvaluationLog(
@@ -135,7 +139,7 @@ def test_rewards_that_are_not_numbers_are_refused_and_whole_ones_become_floats()
     with pytest.raises(AttributionError, match="`reward` must be an array of numbers"):
         EvaluationLog(**common, reward=np.array(["x", "y"]), propensity=np.ones(2))
     log = EvaluationLog(**common, reward=np.array([0, 1]), propensity=np.ones(2, int))
-    assert (log.reward.dtype, log.propensity.dtype) == (np.float64, np.float64)
+    assert {log.reward.dtype, log.propensity.dtype} == {np.dtype(np.float64)}
 
 
 def test_actions_of_several_types_are_refused_unless_they_are_named() -> None:
