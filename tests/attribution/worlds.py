@@ -59,6 +59,9 @@ class World:
         ``taste`` shifts all rewards of a unit up or down alike, so that a unit's rows depend on
         each other; ``sticky`` gives all rows of a unit the action of its first.
         """
+        # Beyond these bounds the draws would be clipped, and `value` not be the truth.
+        assert (self.reward - taste >= 0).all(), self.reward
+        assert (self.reward + taste <= 1).all(), self.reward
         unit = np.repeat(np.arange(len(rows)), rows)
         action = rng.choice(len(self.reward), p=self.logging, size=len(unit))
         if sticky:
@@ -85,13 +88,13 @@ def mild(level: float) -> World:
     reward = level * np.linspace(0.7, 1.3, k)
     logging = np.linspace(1, 2, k)
     target = np.linspace(3, 1, k) ** 1.5
-    return World(np.minimum(reward, 0.97), logging / logging.sum(), target / target.sum())
+    return World(reward, logging / logging.sum(), target / target.sum())
 
 
 def heavy(level: float) -> World:
     """The target's favourite is logged once in 42: an effective sample of about 2.4 %."""
     k = 10
-    reward = np.minimum(level * np.linspace(1.1, 0.9, k), 0.97)
+    reward = level * np.linspace(1.1, 0.9, k)
     logging = np.full(k, (1 - 0.024) / (k - 1))
     logging[0] = 0.024
     target = np.full(k, 0.01 / (k - 1))
