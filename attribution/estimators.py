@@ -5,7 +5,7 @@ Every estimator here has the form
     V̂ = Σ_i (b_i + w_i g_i) / Σ_i s_i
 
 with a base b that needs no weight, a gain g that is weighted by w_i = π(a_i|x_i) / p_i, and a
-size s. Point estimates, influence values, jackknives and empirical likelihood all follow from
+size s. Point estimates, jackknives and empirical likelihood all follow from
 those four columns, so none of them is written once for each estimator.
 """
 
@@ -53,16 +53,6 @@ class Terms:
         """The estimate, in the reward's unit; NaN where the sizes sum to zero."""
         size = float(self.size.sum())
         return float(self.numerator.sum()) / size if size else float("nan")
-
-    def influence(self) -> FloatArray:
-        """Influence values ψ_i, (n,), in the reward's unit: their mean is the estimate.
-
-            ψ_i = V̂ + (b_i + w_i g_i − V̂ s_i) / s̄
-
-        The variance of the mean of ψ is the delta-method variance of the estimate.
-        """
-        value = self.value
-        return value + (self.numerator - value * self.size) / float(self.size.mean())
 
 
 def ips(evidence: Evidence) -> Terms:

@@ -116,7 +116,9 @@ def _design(x: FloatArray, action: IntArray, k: int) -> Any:
 def encode(context: pd.DataFrame) -> FloatArray:
     """Context as (n, d) numbers: numeric columns standardised, others one column a value.
 
-    A missing number becomes the mean, with a column that says so.
+    A missing number becomes the mean, with a column that says so; a column without any number
+    says nothing and is left out. The commonest value of a category has no column, being what the
+    others are compared with, and those beyond `MOST_CATEGORIES` share one.
     """
     parts: list[FloatArray] = []
     for name in context.columns:
@@ -124,6 +126,8 @@ def encode(context: pd.DataFrame) -> FloatArray:
         if pd.api.types.is_numeric_dtype(series):
             values = series.to_numpy(dtype=np.float64, na_value=np.nan)
             missing = ~np.isfinite(values)
+            if missing.all():
+                continue
             centred = np.where(missing, 0.0, values - values[~missing].mean())
             parts.append(centred / (centred.std() or 1.0))
             if missing.any():
@@ -132,4 +136,7 @@ def encode(context: pd.DataFrame) -> FloatArray:
             text = series.astype("string").fillna("")
             common = text.value_counts().index[:MOST_CATEGORIES]
             parts.extend((text == value).to_numpy(dtype=np.float64) for value in common[1:])
+            rare = np.asarray(~text.isin(common), dtype=np.float64)
+            if rare.any():
+                parts.append(rare)
     return np.column_stack(parts) if parts else np.zeros((len(context), 0))

@@ -15,9 +15,8 @@ from scipy import stats
 
 from attribution import AttributionError, EvaluationLog, cross_fit, evaluate
 from attribution.diagnostics import calibration, is_adaptive
-from attribution.estimators import ESTIMATORS, Evidence
 from attribution.evaluation import CRESSIE_READ
-from attribution.reward_models import unit_folds
+from attribution.reward_models import MOST_CATEGORIES, encode, unit_folds
 from tests.attribution.worlds import World, heavy, mild, shared_data
 
 FloatArray = npt.NDArray[np.float64]
@@ -83,14 +82,6 @@ def test_the_standard_error_of_snips_is_the_delta_methods_up_to_order_one_over_n
     delta = np.sqrt(weight**2 @ (log.reward - value) ** 2) / weight.sum()
     assert row.value == pytest.approx(value, rel=1e-12)
     assert row.se == pytest.approx(delta, rel=1e-3)
-
-
-def test_influence_values_average_to_the_estimate() -> None:
-    rng = np.random.default_rng(2)
-    evidence = Evidence(rng.random(50), rng.exponential(size=50), rng.random(50), rng.random(50))
-    for estimator in ESTIMATORS.values():
-        terms = estimator.terms(evidence)
-        assert terms.influence().mean() == pytest.approx(terms.value, rel=1e-12)
 
 
 def test_a_reward_shifted_by_a_hundred_million_keeps_its_standard_error() -> None:
@@ -520,3 +511,13 @@ def test_a_value_lies_within_its_own_interval(
         assert row.interval == "none" or row.low <= row.value <= row.high
     for pair in report.comparisons_made:
         assert pair.interval == "none" or pair.low <= pair.difference <= pair.high
+
+
+def test_rare_categories_share_a_column_and_an_empty_column_says_nothing() -> None:
+    common = [f"c{i:02}" for i in range(MOST_CATEGORIES)]
+    device = [*(common * 2), "rare", "rarer"]
+    context = pd.DataFrame({"device": device, "empty": [np.nan] * len(device)})
+    encoded = encode(context)
+    assert encoded.shape == (len(device), MOST_CATEGORIES)
+    np.testing.assert_array_equal(encoded[:, -1], [0.0] * (2 * MOST_CATEGORIES) + [1.0, 1.0])
+    assert encode(context[["empty"]]).shape == (len(device), 0)
