@@ -232,6 +232,7 @@ def ope_report(
             context=[c for c in rows.frame.columns if c.startswith("context.")],
             time="decided_at",
             logger="logger",
+            adaptive=_adaptive(rows),
             decision_id="decision_id",
             reward_range=_reward_range(rows, metric),
             max_weight=_max_weight(rows),
@@ -371,6 +372,14 @@ def _reward_range(rows: _Rows, metric: str | None) -> tuple[float, float] | None
     if rows.sticky:
         return None
     return rows.surface.reward_range if metric is None else rows.surface.ranges.get(metric)
+
+
+def _adaptive(rows: _Rows) -> bool | None:
+    """Whether some policy learned while it drew; unknown of a log that others made."""
+    if (rows.frame["origin"] == "import").all():
+        return None
+    snapshots = rows.frame.dropna(subset=["learner"]).groupby("learner")["snapshot"].nunique()
+    return bool((snapshots > 1).any())
 
 
 def _max_weight(rows: _Rows) -> float | None:

@@ -170,7 +170,7 @@ def print_ope(report: dict[str, Any]) -> None:
         )
     print_table(
         "Diagnostics",
-        ("target", "verdict", "effective units", "largest weight", "mean weight"),
+        ("target", "verdict", "effective units", "largest share", "mean weight"),
         [
             (
                 name,

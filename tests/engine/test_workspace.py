@@ -601,7 +601,7 @@ BROKEN = [
         "a parameter out of bounds",
         POLICY,
         "p: {kind: lin_ucb, l2: -1.0}",
-        ((20, "policies.p.l2", "-1.0", "is refused: Expected `float` > 0.0"),),
+        ((20, "policies.p.l2", "-1.0", "is refused: Expected `float` >= 1e-09"),),
     ),
     Case(
         "a parameter that is infinite",
