@@ -691,6 +691,46 @@ def test_closing_another_action_does_not_draw_anew() -> None:
     assert (later.action, later.propensity) == ("C", first.propensity)
 
 
+def _in(variant: str) -> str:
+    return (
+        "layers: {l: {e: {range: [0.0, 1.0], variants: "
+        f"{{{variant}: {{slots: {{home.layout: {{policy: p}}}}}}}}}}}}}}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("", _in("a")), (_in("a"), ""), (_in("a"), _in("b"))],
+    ids=["outside, then a variant", "a variant, then outside", "two variants"],
+)
+@pytest.mark.parametrize("unit", range(4))
+def test_a_sticky_draw_of_another_path_is_drawn_anew_with_a_fresh_uniform(
+    before: str, after: str, unit: int
+) -> None:
+    """It was made by another variant's model, for another population's propensity."""
+    old, new = (serving_of(workspace_of(STICKY + layers)) for layers in (before, after))
+    first = decided(old, "home", unit, number=1, at=START, context=OPEN)
+    seen = draws_of(first)
+    again = decided(new, "home", unit, number=2, at=START + 1, context=OPEN, sticky=seen)
+    made, drawn = only_choice(first), only_choice(again).draw
+    assert made.draw is not None
+    assert drawn is not None
+    assert made.path != only_choice(again).path
+    key = f"home:layout:u:{unit}:{START // WEEK}"
+    assert made.draw.key == f"s:{key}"
+    assert (drawn.drawn, drawn.redraw, drawn.key) == (True, 1, f"s:{key}:1")
+    assert drawn.uniform == bucket("s", f"{key}:1") != made.draw.uniform
+    assert only_choice(again).pmf == (0.0, 0.5, 0.5)
+    # From then on the path has a draw of its own to refer to.
+    later = decided(
+        new, "home", unit, number=3, at=START + 2, context=OPEN, sticky={**seen, **draws_of(again)}
+    )
+    referred = only_choice(later)
+    assert referred.draw is not None
+    assert (referred.draw.drawn, referred.draw.id) == (False, drawn.id)
+    assert referred.action == only_choice(again).action
+
+
 def test_redraws_are_distributed_as_their_pmf_says() -> None:
     """A reused uniform would give every unit that lost B the same half of the interval."""
     text = STICKY.replace("{A: {value: 1}, B", "{D: {value: 4}, A: {value: 1}, B").replace(

@@ -370,6 +370,23 @@ def test_every_kind_that_learns_keeps_to_it(kind: str, tmp_path: Path) -> None:
     assert _snapshot(tmp_path, world, runs=(NOW + 9 * HOUR, NOW + 3 * DAY), batch=13) == once
 
 
+@pytest.mark.parametrize("batch", [1, 2_000])
+def test_a_correction_counts_at_the_time_of_what_it_corrects_whatever_the_batch(
+    desk: Desk, batch: int
+) -> None:
+    """Though it is dated outside of the windows of all that is read with it."""
+    before, corrected, after = (
+        desk.decide(unit, at, context={"weeks": 2})
+        for unit, at in ((2, NOW - 8 * HOUR), (1, NOW), (3, NOW + 8 * HOUR))
+    )
+    early, late = NOW - 5 * HOUR, NOW + 6 * HOUR
+    desk.report(outcome("o", "u:1", 0.9, at=NOW + 1), outcome("p", "u:3", 0.8, at=NOW + 9 * HOUR))
+    desk.report(outcome("r", "u:1", 0.1, at=late, received=NOW + 2, corrects="o"))
+    desk.report(outcome("s", "u:3", 0.2, at=early, received=NOW + 9 * HOUR, corrects="p"))
+    rewards = [(before, 0.0), (corrected, 0.1), (after, 0.2)]
+    assert _digest(desk.learn(LEARNER, NOW + DAY, batch=batch)) == _expected(desk, *rewards)
+
+
 def test_another_outcome_gives_another_snapshot(tmp_path: Path, world: Workspace) -> None:
     """That the digests agree is no proof unless they can differ."""
 
@@ -407,6 +424,44 @@ def test_a_refit_begins_anew_and_comes_to_the_same(desk: Desk) -> None:
     assert refitted.snapshot.digest == learned.snapshot.digest
     assert refitted.snapshot.learned == refitted.learned == 160
     assert refitted.snapshot.parent == learned.snapshot.digest
+
+
+def test_rows_that_come_to_stand_before_the_position_make_the_learner_begin_anew(
+    desk: Desk,
+) -> None:
+    """As an import of an older log brings them; the same as one run over all of it."""
+    newer = [(desk.decide(u, NOW + u, context={"weeks": 2}), 0.0) for u in range(5)]
+    assert _digest(desk.learn(LEARNER, NOW + DAY)) == _expected(desk, *newer)
+    assert desk.learn(LEARNER, NOW + DAY) is None
+    assert desk.warned == []
+    older = [(desk.decide(u, NOW - DAY + u, context={"weeks": 1}), 0.7) for u in range(3)]
+    for number, (record, value) in enumerate(older):
+        desk.report(outcome(f"o{number}", record, value, at=record.decided_at))
+    latest = desk.decide(9, NOW + HOUR, context={"weeks": 3})
+    learned = desk.learn(LEARNER, NOW + DAY)
+    assert _digest(learned) == _expected(desk, *older, *newer, (latest, 0.0))
+    assert learned is not None
+    assert (learned.snapshot.learned, learned.snapshot.passed) == (9, 9)
+    (warning,) = desk.warned
+    assert f"learner {LEARNER} begins anew: 3 decisions" in warning
+    assert desk.learn(LEARNER, NOW + DAY) is None
+
+
+def test_rows_that_were_passed_over_do_not_make_a_learner_begin_anew(
+    desk: Desk, store: Store
+) -> None:
+    """What is void or of other units stands before the position too, and was counted."""
+    records = [desk.decide(u, NOW + u, context={"weeks": 2}) for u in range(12)]
+    store.write([VoidEntry(records[0].decision_id, "late")], NOW)
+    half = parse_units("0:0.5")
+    for until in (NOW + 2 * HOUR + 6, NOW + DAY):
+        learned = desk.learn(LEARNER, until, units=half)
+        assert learned is not None
+        assert learned.skipped > 0
+    assert learned.snapshot.passed == 12
+    desk.decide(20, NOW + HOUR, context={"weeks": 2})
+    assert desk.learn(LEARNER, NOW + DAY, units=half) is not None
+    assert desk.warned == []
 
 
 def test_units_restrict_what_is_learned_until_a_refit(desk: Desk) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import permutations
 from pathlib import Path
 
 import msgspec
@@ -345,6 +346,36 @@ def test_a_correction_needs_what_it_corrects(store: Store, record: DecisionRecor
     assert _outcomes(store, outcome("fix2", record, corrects="fix")) == Stored(1)
 
 
+@pytest.mark.parametrize("together", [True, False], ids=["one batch", "a later batch"])
+@pytest.mark.parametrize(
+    "other",
+    [{"metric": "cancel"}, {"decision_id": uuid7(NOW, 9)}, {"decision_id": None, "unit": "u:1"}],
+    ids=["metric", "decision", "user"],
+)
+def test_a_correction_names_an_outcome_of_its_own_metric_and_subject(
+    store: Store, record: DecisionRecord, other: dict[str, str], together: bool
+) -> None:
+    """What it corrects came in the same message, in the same batch, or long before."""
+    entry = OutcomesEntry((outcome("o", record),))
+    right = outcome("right", record, 2.0, corrects="o")
+    wrong = OutcomesEntry((replace(right, outcome_id="wrong", **other),))  # type: ignore[arg-type]  # of each field's type
+    if together:
+        _, result = store.write([entry, wrong], NOW)
+    else:
+        store.write([entry], NOW)
+        (result,) = store.write([wrong], NOW)
+    assert isinstance(result, Refused)
+    assert (result.field, result.why) == ("[0].corrects", "invalid")
+    assert "of the same metric and the same decision or user" in result.message
+    beside = _outcomes(store, outcome("p", record), *wrong.outcomes)
+    assert isinstance(beside, Refused)
+    assert beside.field == "[1].corrects"
+    assert _outcomes(store, right) == Stored(1)
+    assert _outcomes(store, outcome("u", "u:1")) == Stored(1)
+    assert _outcomes(store, outcome("v", "u:1", 2.0, corrects="u")) == Stored(1)
+    assert _counts(store)["outcomes"] == 4
+
+
 def test_an_outcome_of_an_unknown_decision_is_stored_as_unmatched(
     store: Store, made: Serving
 ) -> None:
@@ -444,6 +475,22 @@ def test_the_first_assignment_of_a_unit_is_kept(store: Store, made: Serving) -> 
     assert row.decision_id == entries[0].record.decision_id
     assert row.probability == assignment.probability
     assert msgspec.json.decode(row.factors) == assignment.factors
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["one batch", "batches"])
+@pytest.mark.parametrize("order", list(permutations((3, 4, 5))))
+def test_the_earliest_assignment_is_kept_in_whatever_order_they_come(
+    store: Store, made: Serving, order: tuple[int, ...], together: bool
+) -> None:
+    """An import may bring decisions that are older than those in the log."""
+    entries = {n: replace(_entry(made, n, unit=7), sticky={}) for n in order}
+    if together:
+        store.write(list(entries.values()), NOW)
+    else:
+        for entry in entries.values():
+            store.write([entry], NOW)
+    (row,) = store.read(lambda c: ask.assignments_of(c, "experiment", "e"))
+    assert (row.assigned_at, row.decision_id) == (NOW + 3, entries[3].record.decision_id)
 
 
 def test_a_unit_found_in_two_variants_is_kept_in_both(store: Store, made: Serving) -> None:
