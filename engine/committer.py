@@ -46,7 +46,7 @@ class Committer:
         self._committing: list[Ticket] = []
         self._wake = asyncio.Event()
         self._closing = False
-        self._held: list[int] = []
+        self._held: list[tuple[Entry, int]] = []
         self._background: set[asyncio.Task[None]] = set()
         self._folding: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
@@ -92,17 +92,22 @@ class Committer:
     def watermark(self) -> int:
         """The last microsecond of which all that was stamped by it is durable."""
         pending = [ticket.since for ticket in (*self._committing, *self._waiting)]
-        return min([*pending, *self._held], default=self._clock()) - 1
+        held = [since for _, since in self._held]
+        return min([*pending, *held], default=self._clock()) - 1
 
     def persist(self, entry: Entry, since: int) -> None:
-        """Queue an entry that must be stored, again and again until it is.
+        """Queue an entry that must be stored, again and again until it is, at last by ``close``.
 
-        The watermark stays below ``since`` as long.
+        The watermark stays below ``since`` as long. To store it twice must do no harm.
         """
-        self._held.append(since)
+        self._held.append((entry, since))
         task = asyncio.create_task(self._persisted(entry, since), name="persist")
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+    def persists(self, entry: Entry) -> bool:
+        """Whether an entry that must be stored may not be so yet."""
+        return any(held == entry for held, _ in self._held)
 
     async def _persisted(self, entry: Entry, since: int) -> None:
         while not self._closing:
@@ -111,8 +116,8 @@ class Committer:
             except StoreError:
                 await asyncio.sleep(_RETRY_S)
             else:
+                self._held.remove((entry, since))
                 break
-        self._held.remove(since)
 
     def _checkpoint(self) -> None:
         """Fold the write-ahead log back beside the commits, which it does not hold up."""
@@ -133,6 +138,10 @@ class Committer:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+        loop = asyncio.get_running_loop()
+        left = [Ticket(entry, loop.create_future(), since) for entry, since in self._held]
+        if left:
+            await self._commit(loop, left)
         self._thread.shutdown()
 
     async def _run(self) -> None:

@@ -275,8 +275,7 @@ class Engine:
         except TimeoutError:
             if not self._committer.withdraw(ticket):
                 # On its way to the log already, though not what is answered: mark it.
-                void = VoidEntry(record.decision_id, "answered before it was durable")
-                self._committer.persist(void, record.decided_at)
+                self._committer.persist(_void(record), record.decided_at)
             raise
 
     async def _answered_before(self, request: DecideRequest) -> Repeated | None:
@@ -294,10 +293,13 @@ class Engine:
             )
         record = decode_record(result.data)
         workspace = await asyncio.to_thread(self._revisions.get, record.revision)
-        stored = await asyncio.to_thread(
-            self._store.read, lambda c: ask.decision(c, record.decision_id)
-        )
-        if stored and stored.void:
+        void = self._committer.persists(_void(record))
+        if not void:
+            stored = await asyncio.to_thread(
+                self._store.read, lambda c: ask.decision(c, record.decision_id)
+            )
+            void = stored is not None and stored.void is not None
+        if void:
             # It was answered with the defaults, and they stay its answer.
             return unlogged_defaults(record, workspace, _DEADLINE)
         return answer(record, workspace)
@@ -483,6 +485,10 @@ class Engine:
 
     def _warn(self, message: str) -> None:
         self._journal.warning("engine", message=message)
+
+
+def _void(record: DecisionRecord) -> VoidEntry:
+    return VoidEntry(record.decision_id, "answered before it was durable")
 
 
 def _why(error: Exception) -> str:
