@@ -454,11 +454,13 @@ def test_rows_that_were_passed_over_do_not_make_a_learner_begin_anew(
     records = [desk.decide(u, NOW + u, context={"weeks": 2}) for u in range(12)]
     store.write([VoidEntry(records[0].decision_id, "late")], NOW)
     half = parse_units("0:0.5")
-    for until in (NOW + 2 * HOUR + 6, NOW + DAY):
-        learned = desk.learn(LEARNER, until, units=half)
-        assert learned is not None
-        assert learned.skipped > 0
-    assert learned.snapshot.passed == 12
+    first, second = (
+        desk.learn(LEARNER, until, units=half) for until in (NOW + MATURE + 6, NOW + DAY)
+    )
+    assert first is not None
+    assert second is not None
+    assert (first.snapshot.passed, second.snapshot.passed) == (7, 12)
+    assert first.snapshot.learned < 7
     desk.decide(20, NOW + HOUR, context={"weeks": 2})
     assert desk.learn(LEARNER, NOW + DAY, units=half) is not None
     assert desk.warned == []
