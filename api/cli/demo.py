@@ -62,7 +62,7 @@ def demo(
         str | None, typer.Option(help="Where to keep the log; default: a temporary file.")
     ] = None,
     days: Days = 28,
-    viewers: Viewers = 400,
+    viewers: Viewers = 1_000,
     seed: Seed = 1,
 ) -> None:
     """Decide, log, learn and prove on the example streaming service, all in a minute."""

@@ -242,7 +242,7 @@ def test_a_replay_is_identical_to_the_byte(lived: str) -> None:
         (("ope", "--surface=away", "--slot=a", "--target=b"), "`surface`"),
         (("ope", "--surface=home", "--slot=foot", "--target=b"), "`slot`"),
         (("ope", "--surface=home", "--slot=layout", "--target=guess"), "`target`"),
-        (("ope", "--surface=home", "--slot=layout", "--target=home_layout@ff"), "ff"),
+        (("ope", "--surface=home", "--slot=layout", "--target=home_layout@zz"), "@zz"),
         (("ope", "--surface=home", "--slot=layout", "--target=nowhere.csv"), "no file"),
         (("replay", "nobody"), "nobody"),
         (("learn", "--units=most"), "`units`"),
