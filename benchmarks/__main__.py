@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from benchmarks import assignment, attribution, decision, policies
+from benchmarks import assignment, attribution, decision, policies, serving
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "assignment": assignment.main,
     "attribution": attribution.main,
     "decision": decision.main,
     "policies": policies.main,
+    "serving": serving.main,
 }
 
 
