@@ -400,7 +400,8 @@ def test_a_deadline_is_kept_where_sticky_draws_are_slow_to_read(store: Unsteady)
 def test_the_committer_survives_whatever_a_write_raises(store: Unsteady, fault: Exception) -> None:
     async def scene(engine: Engine, loop: Loop) -> None:
         store.fault = fault
-        answer = await engine.decide(_asked("r"))
+        async with asyncio.timeout(20):
+            answer = await engine.decide(_asked("r"))
         assert _is_default(answer, "the log is unavailable")
         sent = OutcomeRequest("o", "watch", 1.0, user_id="1")
         with pytest.raises(StoreError, match=str(fault)):
