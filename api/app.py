@@ -94,7 +94,8 @@ def create_app(settings: Settings, journal: Journal) -> FastAPI:
     app.state.telemetry = telemetry
     app.state.reports = Reports(settings.database)
     app.include_router(router)
-    app.router.routes.append(decide.ROUTE)
+    # Routes are tried in order, and this is the one under load.
+    app.router.routes.insert(0, decide.ROUTE)
     _answer_errors(app, journal)
     app.add_middleware(BodyLimit)
     app.add_middleware(_Timed, telemetry=telemetry)

@@ -45,6 +45,8 @@ surfaces:
 policies:
   p: {kind: uniform}
 """
+UNBOUNDED = WORLD.replace(", range: [0, 1]", "")
+"""Without a declared range the value of IPS is the plain mean, not an interval's centre."""
 STICKY = WORLD.replace("{kind: uniform}", "{kind: uniform, draw: sticky, period: 1d}")
 START = NOW // DAY * DAY
 LATER = NOW + 30 * DAY
@@ -187,8 +189,8 @@ def test_a_log_in_which_rules_left_one_action_gives_the_plain_mean(
 
 
 def _revised(desk: Desk, *changes: tuple[str, str]) -> Desk:
-    """A later revision of WORLD serves on the same store."""
-    text = WORLD
+    """A later revision of UNBOUNDED serves on the same store."""
+    text = UNBOUNDED
     for old, new in changes:
         assert old in text
         text = text.replace(old, new)
@@ -200,7 +202,7 @@ def _revised(desk: Desk, *changes: tuple[str, str]) -> Desk:
 def test_where_a_target_was_not_eligible_the_default_of_the_rows_own_revision_stands(
     store: Store, log: DatabaseLog
 ) -> None:
-    first = Desk(store, workspace_of(WORLD))
+    first = Desk(store, workspace_of(UNBOUNDED))
     rows = _rewarded(first, range(30), weeks=0)
     second = _revised(first, ("default: A", "default: B"))
     rows += _rewarded(second, range(30), NOW + HOUR, weeks=0)
@@ -218,7 +220,7 @@ def test_a_context_is_read_as_the_rows_own_revision_declares_it(
     store: Store, log: DatabaseLog
 ) -> None:
     """An attribute of another type since would refuse what was logged."""
-    first = Desk(store, workspace_of(WORLD))
+    first = Desk(store, workspace_of(UNBOUNDED))
     rows = _rewarded(first, range(30), weeks=1, device="tv")
     segment = (
         "{kind: segment, segments: [{id: tv, when: 'device == \"tv\"', weights: {B: 1}}], "
@@ -245,7 +247,7 @@ def test_a_context_is_read_as_the_rows_own_revision_declares_it(
 def test_actions_that_a_later_revision_removed_are_evaluated_where_they_were(
     store: Store, log: DatabaseLog
 ) -> None:
-    first = Desk(store, workspace_of(WORLD))
+    first = Desk(store, workspace_of(UNBOUNDED))
     rows = _rewarded(first, range(40), weeks=1)
     second = _revised(
         first,
