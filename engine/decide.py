@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -333,6 +334,20 @@ def _drawn(
     id_ = learner_id(policy, slot.name, plan.path) if policy.learns else policy.id
     model = moment.serving.models[id_]
     learner = moment.serving.workspace.learners.get(id_)
+    choice = partial(
+        ChoiceRecord,
+        slot=slot.id,
+        reason=plan.reason,
+        candidates=slot.action_ids,
+        verdicts=verdicts,
+        eligible=eligible,
+        path=plan.path,
+        path_factors=plan.factors,
+        policy=policy.id,
+        learner=learner.id if learner else None,
+        spec=learner.spec if learner else None,
+        floor=policy.floor,
+    )
     redraw = 0
     expires_at = None
     if policy.period_us is not None:
@@ -341,21 +356,10 @@ def _drawn(
         earlier = moment.inputs.sticky.get(key)
         # A draw of another variant's model is none of this one's.
         if earlier and earlier.action in eligible and earlier.path == plan.path:
-            return ChoiceRecord(
-                slot=slot.id,
+            return choice(
                 action=earlier.action,
                 propensity=earlier.propensity,
-                reason=plan.reason,
-                candidates=slot.action_ids,
-                verdicts=verdicts,
-                eligible=eligible,
-                path=plan.path,
-                path_factors=plan.factors,
-                policy=policy.id,
-                learner=learner.id if learner else None,
-                spec=learner.spec if learner else None,
                 snapshot=earlier.snapshot,
-                floor=policy.floor,
                 draw=DrawRecord(
                     earlier.id,
                     earlier.key,
@@ -371,39 +375,21 @@ def _drawn(
         hashed = f"{key}:{redraw}" if redraw else key
     else:
         hashed = f"{policy.salt}:{moment.surface.id}:{slot.id}:{moment.decision_id}"
-    actions = [slot.actions[a] for a in eligible]
     context = policy_context(policy, moment.attributes)
-    own, expected = model.policy.pmf_and_expected(context, actions)
+    own, expected = model.policy.pmf_and_expected(context, [slot.actions[a] for a in eligible])
     pmf = apply_floor(own, policy.floor)
     salt, _, rest = hashed.partition(":")
     uniform = bucket(salt, rest)
     index = draw(pmf, uniform)
-    action = eligible[index]
-    return ChoiceRecord(
-        slot=slot.id,
-        action=action,
+    draw_id = f"{moment.decision_id}/{slot.id}"
+    return choice(
+        action=eligible[index],
         propensity=float(pmf[index]),
-        reason=plan.reason,
-        candidates=slot.action_ids,
-        verdicts=verdicts,
-        eligible=eligible,
-        path=plan.path,
-        path_factors=plan.factors,
-        policy=policy.id,
-        learner=learner.id if learner else None,
-        spec=learner.spec if learner else None,
         snapshot=model.snapshot,
-        floor=policy.floor,
         pmf_policy=tuple(own.tolist()),
         pmf=tuple(pmf.tolist()),
         expected=None if expected is None else tuple(expected.tolist()),
-        draw=DrawRecord(
-            f"{moment.decision_id}/{slot.id}",
-            hashed,
-            uniform,
-            expires_at=expires_at,
-            redraw=redraw,
-        ),
+        draw=DrawRecord(draw_id, hashed, uniform, expires_at=expires_at, redraw=redraw),
     )
 
 

@@ -15,6 +15,7 @@ export that was interrupted goes on where it stopped, and one that is repeated a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,15 +128,14 @@ def _begun(folder: Path) -> _Begun | None:
 
 def _pages(
     store: Store,
-    query: Callable[[Any, int, int], list[Any]],
+    query: Callable[..., list[Any]],
     folder: Path,
     size: int,
 ) -> Iterator[list[Any]]:
     """Pages of rows that the folder's parts do not hold yet, each of a read of its own."""
     after = max((int(part.stem.split("-")[2]) for part in folder.glob("part-*.parquet")), default=0)
     while True:
-        start = after
-        rows = store.read(lambda c, start=start: query(c, start, size))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        rows = store.read(partial(query, seq=after, limit=size))
         if not rows:
             return
         yield rows
@@ -165,7 +165,7 @@ def _write_whole(file: Path, write: Callable[[Path], object]) -> None:
 def _export_revisions(store: Store, folder: Path) -> int:
     digests = store.read(ask.revision_digests)
     for digest in digests:
-        content = store.read(lambda c, digest=digest: ask.revision(c, digest))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        content = store.read(partial(ask.revision, digest=digest))
         _write_bytes(folder / f"{digest}.json", content or b"")
     latest = store.read(ask.latest_revision)
     _write_bytes(folder / "latest", (latest or "").encode())
@@ -177,7 +177,7 @@ def _export_snapshots(store: Store, folder: Path) -> int:
     for digest in {row.digest for row in rows}:
         file = folder / f"{digest}.bin"
         if not file.is_file() or snapshot_digest(file.read_bytes()) != digest:
-            data = store.read(lambda c, digest=digest: ask.snapshot_bytes(c, digest))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+            data = store.read(partial(ask.snapshot_bytes, digest=digest))
             # Where the database lacks the bytes, a reader is told so by their absence here too.
             if data is not None:
                 _write_bytes(file, data)

@@ -10,6 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from attribution.errors import AttributionError
 from engine.errors import EngineError
@@ -154,10 +155,10 @@ def _pages(
     store: Store, learner: Learner, after: Position, closed_by: int, batch: int
 ) -> Iterator[list[ClosedChoice]]:
     while True:
-        start = after
-        page = store.read(
-            lambda c, start=start: ask.closed(c, learner.id, start, closed_by, batch)  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        closed = partial(
+            ask.closed, learner=learner.id, after=after, until_us=closed_by, limit=batch
         )
+        page = store.read(closed)
         if not page:
             return
         yield page

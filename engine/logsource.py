@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -69,10 +70,8 @@ class DatabaseLog:
         parts = [CHOICES.empty_table()]
         after = 0
         while True:
-            start = after
-            rows = self._store.read(
-                lambda c, start=start: ask.decisions_after(c, start, PAGE, surface)  # type: ignore[misc]  # mypy cannot infer a lambda with a default
-            )
+            page = partial(ask.decisions_after, seq=after, limit=PAGE, surface=surface)
+            rows = self._store.read(page)
             if not rows:
                 return pa.concat_tables(parts)
             served = choices_table(row for row in rows if row.void is None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from engine.decide import Model, Serving
 from engine.errors import SnapshotError
@@ -61,7 +62,7 @@ def newest_sound(store: Store, learner: Learner, warn: Warn) -> tuple[SnapshotRo
     """The learner's newest snapshot whose bytes hold; each that does not is reported."""
     rows = store.read(lambda c: ask.lineage(c, learner.id, learner.spec))
     for row in rows:
-        data = store.read(lambda c, digest=row.digest: ask.snapshot_bytes(c, digest))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        data = store.read(partial(ask.snapshot_bytes, digest=row.digest))
         try:
             return row, restore(data, row.digest)
         except SnapshotError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -89,7 +90,7 @@ def _serving(store: Store, revisions: Revisions, record: DecisionRecord) -> Serv
     for choice in record.choices:
         if choice.learner and choice.snapshot and choice.draw and choice.draw.drawn:
             digest = choice.snapshot
-            data = store.read(lambda c, digest=digest: ask.snapshot_bytes(c, digest))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+            data = store.read(partial(ask.snapshot_bytes, digest=digest))
             models[choice.learner] = Model(restore(data, digest), digest)
     # A referred draw, or a policy that refused, asks its model nothing that is recorded.
     for id_, learner in workspace.learners.items():
@@ -123,7 +124,7 @@ def _sticky(store: Store, record: DecisionRecord) -> dict[str, StickyDraw]:
     for choice in record.choices:
         hashed = _seen(choice)
         if hashed:
-            known = store.read(lambda c, hashed=hashed: ask.sticky_draw(c, hashed))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+            known = store.read(partial(ask.sticky_draw, hashed=hashed))
             if known is None:
                 raise EngineError(
                     f"the sticky draw {choice.draw.id if choice.draw else ''} is not stored; "

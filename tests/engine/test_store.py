@@ -745,7 +745,9 @@ def test_a_second_writer_is_refused_and_told_who_writes(store: Store, url: str) 
 
 def test_a_closed_store_frees_the_lock(url: str) -> None:
     for _ in range(3):
-        Store(url, writer="tests").close()
+        store = Store(url, writer="tests")
+        assert store.writable
+        store.close()
 
 
 def test_a_store_that_could_not_be_opened_frees_the_lock(tmp_path: Path) -> None:

@@ -103,8 +103,8 @@ def test_ranges_of_one_layer_may_touch_but_not_overlap() -> None:
 @pytest.mark.parametrize("state", ["draft", "ended"])
 def test_an_experiment_that_has_not_started_or_has_ended_takes_no_room(state: str) -> None:
     first = replace(experiment("a"), state=state)  # type: ignore[arg-type]  # one of the states
-    Design((), (first, experiment("b")))
-    Design((), (first, experiment("b", layer="other")))
+    for second in (experiment("b"), experiment("b", layer="other")):
+        assert Design((), (first, second)).experiments == (first, second)
 
 
 def test_a_paused_experiment_keeps_its_room() -> None:
