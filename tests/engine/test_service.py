@@ -55,6 +55,8 @@ STICKY = WORLD.replace("{B: 1}", "{B: 1}, draw: sticky, period: 7d")
 LEARNING = WORLD.replace("weighted, weights: {B: 1}", "thompson_gaussian")
 LEARNER = "p:home.layout"
 MINUTE_MS = 60_000
+LIMIT_S = 20
+"""How long a test waits for what must come, before it fails."""
 
 
 # Time, the log and the journal, as tests have them -----------------------------------------------
@@ -94,11 +96,11 @@ class Gate:
 
     def wait(self) -> None:
         self.entered.set()
-        self.opened.wait()
+        self.opened.wait(LIMIT_S)
 
     async def reached(self) -> None:
         """Return once a thread waits here."""
-        await asyncio.to_thread(self.entered.wait)
+        assert await asyncio.to_thread(self.entered.wait, LIMIT_S)
 
 
 class Unsteady(Store):
@@ -270,7 +272,7 @@ def test_a_void_is_stored_though_the_first_attempt_fails(store: Unsteady) -> Non
         assert await engine.decide(_asked("r")) == answer
         store.fault = None
         loop.skip(1)
-        await asyncio.to_thread(store.voided.wait)
+        assert await asyncio.to_thread(store.voided.wait, LIMIT_S)
         assert store.stored("r").void == "answered before it was durable"
         assert await engine.decide(_asked("r")) == answer
 
@@ -330,7 +332,7 @@ def test_what_is_persisted_holds_the_watermark_until_it_is_stored(store: Unstead
         assert committer.persists(void)
         store.fault = None
         loop.skip(1)
-        await asyncio.to_thread(store.voided.wait)
+        assert await asyncio.to_thread(store.voided.wait, LIMIT_S)
         await committer.write(decision_entry(decided(serving, "home", number=3)), NOW - 10)
         assert committer.watermark() == NOW - 1
         assert not committer.persists(void)
@@ -400,7 +402,7 @@ def test_a_deadline_is_kept_where_sticky_draws_are_slow_to_read(store: Unsteady)
 def test_the_committer_survives_whatever_a_write_raises(store: Unsteady, fault: Exception) -> None:
     async def scene(engine: Engine, loop: Loop) -> None:
         store.fault = fault
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(LIMIT_S):
             answer = await engine.decide(_asked("r"))
         assert _is_default(answer, "the log is unavailable")
         sent = OutcomeRequest("o", "watch", 1.0, user_id="1")
@@ -428,8 +430,9 @@ def test_an_unforeseen_fault_of_one_entry_does_not_refuse_its_neighbours(store: 
                 engine.decide(_asked()), engine.record_outcomes([sent], listed=False)
             )
             await asyncio.sleep(0)
-        assert _is_default(await first, "the log is unavailable")
-        answer, stored = await both
+        async with asyncio.timeout(LIMIT_S):
+            assert _is_default(await first, "the log is unavailable")
+            answer, stored = await both
         assert _is_default(answer, "the log is unavailable")
         assert stored.accepted == 1
 
