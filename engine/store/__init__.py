@@ -1,9 +1,10 @@
-"""The store: the log's tables, the one writer's lock, and reading beside it.
+"""The store: the log's tables, the one writer's lock, and reading beside it; and the keys.
 
 The only place that imports SQLAlchemy and Alembic.
 """
 
 from engine.store.database import Store
+from engine.store.keys import KeyStore
 from engine.store.read import ClosedChoice, SnapshotRow, StoredDecision
 
-__all__ = ["ClosedChoice", "SnapshotRow", "Store", "StoredDecision"]
+__all__ = ["ClosedChoice", "KeyStore", "SnapshotRow", "Store", "StoredDecision"]

@@ -38,7 +38,7 @@ class Store:
             version.
         """
         self.url = url
-        address = _address(url)
+        address = address_of(url)
         path = Path(str(address.database))
         self._lock: WriterLock | None = None
         if writer:
@@ -72,7 +72,7 @@ class Store:
                 return write_entries(connection, entries, now_us)
         except (SQLAlchemyError, OverflowError, UnicodeEncodeError) as error:
             # The driver raises the last two as they are, for values that no column holds.
-            raise StoreError(f'"{self.url}" refused a write: {_said(error)}') from error
+            raise StoreError(f'"{self.url}" refused a write: {said(error)}') from error
 
     def read(self, query: Callable[[Connection], T]) -> T:
         """What ``query`` returns, run in one short read transaction."""
@@ -80,7 +80,7 @@ class Store:
             with self._engine.connect() as connection:
                 return query(connection)
         except SQLAlchemyError as error:
-            raise StoreError(f'"{self.url}" refused a read: {_said(error)}') from error
+            raise StoreError(f'"{self.url}" refused a read: {said(error)}') from error
 
     def checkpoint(self) -> None:
         """Move what the write-ahead log holds into the database, without waiting for readers."""
@@ -88,7 +88,7 @@ class Store:
             with self._engine.connect() as connection:
                 connection.execute(text("PRAGMA wal_checkpoint(PASSIVE)"))
         except SQLAlchemyError as error:
-            raise StoreError(f'"{self.url}" refused a checkpoint: {_said(error)}') from error
+            raise StoreError(f'"{self.url}" refused a checkpoint: {said(error)}') from error
 
     def close(self) -> None:
         """Release connections and the lock."""
@@ -102,7 +102,7 @@ class Store:
             with self._engine.connect() as connection:
                 version = _version(connection)
         except DatabaseError as error:
-            raise StoreError(f'"{self.url}" is no database of ours: {_said(error)}') from error
+            raise StoreError(f'"{self.url}" is no database of ours: {said(error)}') from error
         if version == HEAD:
             return
         if not migrate:
@@ -121,7 +121,7 @@ class Store:
             ) from error
         except SQLAlchemyError as error:
             raise StoreError(
-                f'"{self.url}" is no database of ours and cannot become one: {_said(error)}'
+                f'"{self.url}" is no database of ours and cannot become one: {said(error)}'
             ) from error
 
 
@@ -132,7 +132,8 @@ def _version(connection: Connection) -> str | None:
     return version
 
 
-def _address(url: str) -> URL:
+def address_of(url: str) -> URL:
+    """The address that ``url`` writes; raises StoreError if it is none of a SQLite file."""
     try:
         address = make_url(url)
     except ArgumentError as error:
@@ -171,6 +172,6 @@ def _engine(address: URL, *, writing: bool) -> Engine:
     return engine
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
     """What the database said, without the statement and its values, which may be personal."""
     return str(getattr(error, "orig", None) or type(error).__name__)

@@ -1,0 +1,129 @@
+"""Where keys are kept: a table in a small SQLite file of its own, beside the database.
+
+The log has one writing process. Keys are written by the command line while that process serves,
+each in one short transaction, so they do not stand in the log's file: no commit of a decision ever
+waits for them, and a restored backup of the log brings no revoked key back.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    LargeBinary,
+    MetaData,
+    Row,
+    String,
+    Table,
+    create_engine,
+    select,
+)
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from engine.errors import StoreError
+from engine.keys import Key, Scope
+from engine.store.database import address_of, said
+
+T = TypeVar("T")
+
+_metadata = MetaData()
+_keys = Table(
+    "keys",
+    _metadata,
+    Column("id", String(36), primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("scopes", String(64), nullable=False),
+    Column("digest", LargeBinary(32), nullable=False, unique=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("revoked_at", BigInteger),
+)
+
+
+class KeyStore:
+    """The keys of one database; every method raises StoreError where the file refuses.
+
+    Each call opens the file anew, so that one value may be used from any thread, and a file that
+    was put in its place is seen.
+    """
+
+    def __init__(self, url: str) -> None:
+        """The keys of the log at ``url``; touches nothing yet.
+
+        Raises
+        ------
+        StoreError
+            If the address is none of ours.
+        """
+        log = Path(str(address_of(url).database))
+        self.path = log.with_name(log.name + ".keys")
+        address = URL.create("sqlite", database=str(self.path))
+        self._engine = create_engine(address, connect_args={"timeout": 10}, poolclass=NullPool)
+
+    def add(self, key: Key) -> None:
+        """Store a key, durably."""
+        row = {
+            "id": key.id,
+            "name": key.name,
+            "scopes": " ".join(sorted(key.scopes)),
+            "digest": key.digest,
+            "created_at": key.created_at,
+            "revoked_at": key.revoked_at,
+        }
+        self._make()
+        self._run(lambda c: c.execute(_keys.insert(), row))
+
+    def revoke(self, id_: str, now_us: int) -> bool:
+        """Put a key out of force, durably; whether there is one of that id in force."""
+        if not self.path.exists():
+            return False
+        in_force = _keys.c.id == id_, _keys.c.revoked_at.is_(None)
+        changed = _keys.update().where(*in_force).values(revoked_at=now_us)
+        return self._run(lambda c: c.execute(changed).rowcount) > 0
+
+    def all(self) -> list[Key]:
+        """Every key, revoked ones too, in the order of creation."""
+        # The path is looked at first, since SQLite would make the file that it is asked to open.
+        if not self.path.exists():
+            return []
+        ordered = select(_keys).order_by(_keys.c.created_at, _keys.c.id)
+        return self._run(lambda c: [_key_of(row) for row in c.execute(ordered)])
+
+    def _make(self) -> None:
+        """Make the file and its table, unless they are there; only its owner may read it."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+        except OSError as error:
+            raise StoreError(
+                f"{self.path} cannot be written: {error.strerror}; run this as the user who serves"
+            ) from error
+        self._run(_metadata.create_all)
+
+    def _run(self, work: Callable[[Connection], T]) -> T:
+        try:
+            with self._engine.begin() as connection:
+                return work(connection)
+        except (SQLAlchemyError, ValueError) as error:
+            # The latter at a scope of a later version.
+            raise StoreError(
+                f"{self.path} holds no keys that can be used: {said(error)}"
+            ) from error
+
+
+def _key_of(row: Row[Any]) -> Key:
+    return Key(
+        id=row.id,
+        name=row.name,
+        scopes=frozenset(map(Scope, row.scopes.split())),
+        digest=row.digest,
+        created_at=row.created_at,
+        revoked_at=row.revoked_at,
+    )
