@@ -19,26 +19,33 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import decide
-from api.limits import BodyLimit
+from api.access import SECURITY_HEADERS, Access, Gate, SecurityHeaders, is_open, scope_of
+from api.limits import BodyLimit, HeadLimit
 from api.problems import FieldError, problem, problem_of, shown
 from api.reports import Reports
-from api.routes import router
+from api.routes import problems, router
 from api.telemetry import Telemetry
 from engine.errors import EngineError
 from engine.revisions import Revisions, check_succession
 from engine.service import Engine, Journal
-from engine.store import Store
+from engine.store import KeyStore, Store
 from engine.version import __version__
 from engine.workspace import load_workspace
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a server is started with; ``learn_every_s`` of None never learns."""
+    """What a server is started with.
+
+    ``learn_every_s`` of None never learns. Without ``auth`` whoever reaches the port may ask; with
+    it ``rate`` limits the requests per second of each key, None not at all.
+    """
 
     workspace: Path
     database: str
     learn_every_s: float | None = 5.0
+    auth: bool = True
+    rate: float | None = None
 
 
 def create_app(settings: Settings, journal: Journal) -> FastAPI:
@@ -49,13 +56,15 @@ def create_app(settings: Settings, journal: Journal) -> FastAPI:
     ConfigurationError
         If the workspace has faults.
     StoreError
-        If the database cannot be written.
+        If the database cannot be written, or the keys cannot be read.
     """
     telemetry = Telemetry()
     workspace = load_workspace(settings.workspace)
     store = Store(settings.database, writer="evenhand serve")
     try:
         check_succession(Revisions(store), workspace)
+        keys = KeyStore(settings.database)
+        access = Access(keys, settings.rate, journal) if settings.auth else None
     except BaseException:
         store.close()
         raise
@@ -71,6 +80,7 @@ def create_app(settings: Settings, journal: Journal) -> FastAPI:
         )
         app.state.engine = engine
         reloading = _reload_on_signal(engine)
+        following = asyncio.create_task(access.follow()) if access else None
         if settings.learn_every_s is not None:
             engine.learn_every(settings.learn_every_s)
         journal.info("serving", revision=engine.workspace.revision)
@@ -79,6 +89,8 @@ def create_app(settings: Settings, journal: Journal) -> FastAPI:
         finally:
             for task in reloading:
                 task.cancel()
+            if following:
+                following.cancel()
             await engine.close()
             journal.info("stopped")
 
@@ -98,8 +110,12 @@ def create_app(settings: Settings, journal: Journal) -> FastAPI:
     app.router.routes.insert(0, decide.ROUTE)
     _answer_errors(app, journal)
     app.add_middleware(BodyLimit)
+    if access:
+        app.add_middleware(Gate, access=access)
+    app.add_middleware(HeadLimit)
     app.add_middleware(_Timed, telemetry=telemetry)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend its document
+    app.add_middleware(SecurityHeaders)
+    app.openapi = lambda: _openapi(app, with_keys=settings.auth)  # type: ignore[method-assign]  # FastAPI's documented way to extend its document
     return app
 
 
@@ -146,7 +162,8 @@ def _answer_errors(app: FastAPI, journal: Journal) -> None:
     @app.exception_handler(Exception)
     async def unforeseen(_: Request, error: Exception) -> Response:
         journal.warning("failed", error=type(error).__name__)
-        return problem(500, "the engine failed; its log says why")
+        # This one is answered outside of all that is added to the application.
+        return problem(500, "the engine failed; its log says why", headers=SECURITY_HEADERS)
 
 
 def _not_json(message: str) -> Response:
@@ -185,7 +202,7 @@ _REPAIRS = {
 }
 
 
-def _openapi(app: FastAPI) -> dict[str, Any]:
+def _openapi(app: FastAPI, *, with_keys: bool) -> dict[str, Any]:
     """FastAPI's document with the decide route added, and without the 422 that never comes."""
     if app.openapi_schema is None:
         document = get_openapi(
@@ -200,8 +217,30 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         for path in document["paths"].values():
             for operation in path.values():
                 operation["responses"].pop("422", None)
+                operation["responses"] |= problems(431)
+        if with_keys:
+            _describe_keys(document)
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _describe_keys(document: dict[str, Any]) -> None:
+    """Add what each path asks of a key, and how it refuses, to an OpenAPI document."""
+    document["components"]["securitySchemes"] = {
+        "key": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "A key, made by `evenhand keys create`, with the scopes named here.",
+        }
+    }
+    for name, path in document["paths"].items():
+        for operation in path.values():
+            if is_open(name):
+                operation["security"] = []
+                continue
+            scope = scope_of(name)
+            operation["security"] = [{"key": [scope.value] if scope else []}]
+            operation["responses"] |= problems(401, 429) | (problems(403) if scope else {})
 
 
 class _Timed:

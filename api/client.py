@@ -1,6 +1,6 @@
 """A Python client: decisions, exposures and outcomes over HTTP, with the server's errors raised.
 
-    with Client("http://127.0.0.1:8000") as evenhand:
+    with Client("https://evenhand.example.com", key=os.environ["EVENHAND_KEY"]) as evenhand:
         decision = evenhand.decide("home", user_id="u1", context={"device": "tv"})
         evenhand.outcome("watch", 1.5, decision_id=decision["decision_id"])
 
@@ -9,6 +9,7 @@ Requests that were not answered are sent again with the same ids, which the serv
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -21,6 +22,7 @@ import httpx
 
 RETRIES = 3
 _FIRST_WAIT_S = 0.05
+_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class ProblemError(Exception):
@@ -35,8 +37,21 @@ class ProblemError(Exception):
 class Client:
     """One server. Safe to share between threads; close it, or use it as a context."""
 
-    def __init__(self, url: str, *, timeout_s: float = 2.0) -> None:
-        self._http = httpx.Client(base_url=url, timeout=timeout_s)
+    def __init__(self, url: str, *, key: str | None = None, timeout_s: float = 2.0) -> None:
+        """A client of the server at ``url``; ``key`` is what ``evenhand keys create`` printed.
+
+        Raises
+        ------
+        ValueError
+            If the key holds what no key does; the message does not repeat it.
+        """
+        # Otherwise the HTTP library would refuse the header, with the secret in its message.
+        if key is not None and not _KEY.fullmatch(key):
+            raise ValueError(
+                '`key` holds other characters than letters, digits, "_" and "-"; give it as printed'
+            )
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        self._http = httpx.Client(base_url=url, timeout=timeout_s, headers=headers)
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""A limit on the size of bodies, kept before anything is parsed."""
+"""Limits on the size of heads and bodies, kept before anything is parsed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,29 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.problems import problem
 
 LARGEST_BODY_BYTES = 1_000_000
+LARGEST_HEAD_BYTES = 32_768
+
+
+def head_too_large() -> str:
+    """What a request is told whose head is larger than the limit."""
+    return f"the headers and the path are larger than {LARGEST_HEAD_BYTES:,} bytes; send less"
+
+
+class HeadLimit:
+    """Answers 431 to a request whose path, query and headers are larger than the limit."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            size = len(scope["path"]) + len(scope["query_string"])
+            for name, value in scope["headers"]:
+                size += len(name) + len(value)
+            if size > LARGEST_HEAD_BYTES:
+                await problem(431, head_too_large())(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 class BodyLimit:

@@ -56,9 +56,13 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 _PROBLEM = "#/components/schemas/Problem"
 _DESCRIPTIONS = {
     400: "The request is malformed.",
+    401: "The request holds no key in force.",
+    403: "The key lacks the scope.",
     404: "Nothing of that name is stored or declared.",
     409: "The request contradicts what is stored.",
     413: "The body is too large.",
+    429: "The key asks more often than the server allows.",
+    431: "The headers are too large.",
     500: "The engine failed.",
     503: "The log is unavailable, or reports are too many or take too long.",
 }

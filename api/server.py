@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import socket
-from pathlib import Path
 
 import uvicorn
 
 from api.app import Settings, create_app
+from api.protocol import LimitedProtocol
 from api.telemetry import start_logging
 from engine.errors import EngineError
 
 
 def run(
-    workspace: Path,
-    database: str,
+    settings: Settings,
     host: str,
     port: int,
-    learn_every_s: float | None,
     log_level: str,
 ) -> None:
     """Serve until a signal ends it.
@@ -25,17 +23,18 @@ def run(
     Raises
     ------
     EngineError
-        If the workspace has faults, the database cannot be written, or the port is taken.
+        If the workspace has faults, the database cannot be written, the keys cannot be read, or the
+        port is taken.
     """
     _check_free(host, port)
     journal = start_logging(log_level)
-    app = create_app(Settings(workspace, database, learn_every_s), journal)
+    app = create_app(settings, journal)
     uvicorn.run(
         app,
         host=host,
         port=port,
         loop="uvloop",
-        http="httptools",
+        http=LimitedProtocol,
         ws="none",
         log_config=None,
         access_log=False,

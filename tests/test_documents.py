@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,14 @@ def test_the_hillstrom_page_shows_what_comes_out(tmp_path: Path) -> None:
     (tmp_path / "hillstrom.csv.gz").symlink_to(data.resolve())
     database = {"EVENHAND_DATABASE": "sqlite:///var/hillstrom.db"}
     assert console.run(console.ROOT / "docs" / "hillstrom.md", tmp_path, database) == []
+
+
+def test_the_operations_page_goes_as_it_says(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "evenhand.db")) as log:
+        log.execute("CREATE TABLE t (x)")
+    assert console.run(console.ROOT / "docs" / "operations.md", tmp_path) == []
+    with closing(sqlite3.connect(tmp_path / "backup.db")) as copy:
+        assert copy.execute("SELECT count(*) FROM t").fetchone() == (0,)
 
 
 def test_every_link_between_documents_leads_somewhere() -> None:

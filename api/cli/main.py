@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli import data, demo, reports, serving
+from api.cli import data, demo, keys, reports, serving
 from api.cli.console import err, out, print_json
 from engine.errors import ConfigurationError, Fault
 from engine.version import __version__
@@ -21,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("serve")(serving.serve)
+app.add_typer(keys.app, name="keys")
 app.command("demo")(demo.demo)
 app.command("simulate")(demo.simulate)
 app.command("import")(data.import_)

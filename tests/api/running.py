@@ -46,11 +46,19 @@ class InProcess:
     """An application and a client on one event loop; background tasks run while a call does."""
 
     def __init__(
-        self, workspace: Path, database: str, *, learn_every_s: float | None = None
+        self,
+        workspace: Path,
+        database: str,
+        *,
+        learn_every_s: float | None = None,
+        keys: bool = False,
+        rate: float | None = None,
     ) -> None:
         self.database = database
         self.journal = Journal()
-        self.app: FastAPI = create_app(Settings(workspace, database, learn_every_s), self.journal)
+        self.app: FastAPI = create_app(
+            Settings(workspace, database, learn_every_s, auth=keys, rate=rate), self.journal
+        )
         self._runner = asyncio.Runner()
         self._lifespan = self.app.router.lifespan_context(self.app)
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
@@ -178,10 +186,17 @@ class Server:
     """``evenhand serve`` as a process of its own on a free port, its log in a file."""
 
     def __init__(
-        self, workspace: Path, database: str, log: Path, *options: str, cwd: Path = ROOT
+        self,
+        workspace: Path,
+        database: str,
+        log: Path,
+        *options: str,
+        cwd: Path = ROOT,
+        keys: bool = False,
     ) -> None:
         self._command = [
-            sys.executable, "-P", "-m", "api.cli", "serve", "--no-auth", "--port=0",
+            sys.executable, "-P", "-m", "api.cli", "serve", "--port=0",
+            *([] if keys else ["--no-auth"]),
             f"--workspace={workspace}", f"--database={database}", *options,
         ]  # fmt: skip
         self._log = log

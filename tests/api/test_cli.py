@@ -19,8 +19,18 @@ from tests.api.running import counts, evenhand, file_of
 from tests.api.workspaces import EXPERIMENTS, SURFACES, write_workspace
 
 COMMANDS = (
-    "serve", "demo", "simulate", "check", "import", "export", "learn", "replay", "lift", "ope",
-)  # fmt: skip
+    "serve",
+    "demo",
+    "simulate",
+    "check",
+    "import",
+    "export",
+    "learn",
+    "replay",
+    "lift",
+    "ope",
+)
+GROUPS = {"keys": ("create", "list", "revoke")}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +66,12 @@ def test_every_command_has_help(command: str) -> None:
 
 def test_the_commands_are_those_of_the_contract() -> None:
     assert {command.name for command in app.registered_commands} == set(COMMANDS)
+    groups = {
+        group.name: tuple(command.name for command in group.typer_instance.registered_commands)
+        for group in app.registered_groups
+        if group.typer_instance
+    }
+    assert groups == GROUPS
 
 
 def test_the_version_is_told() -> None:
@@ -72,6 +88,11 @@ def test_the_version_is_told() -> None:
         ("ope", "--surface=home"),
         ("serve", "--port=seventy"),
         ("serve", "--port=70000"),
+        ("serve", "--workspace=w", "--database=d", "--rate=-1"),
+        ("keys", "create", "--name=web"),
+        ("keys", "create", "--scope=decide"),
+        ("keys", "create", "--name=web", "--scope=fly"),
+        ("keys", "revoke"),
         ("simulate", "--days=0"),
         ("replay", "--last=0"),
         ("lift", "--experiment=a", "--loud"),
@@ -92,11 +113,20 @@ def test_the_installed_command_exits_with_the_status() -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com", ""])
-def test_only_loopback_is_served(folder: Path, database: str, host: str) -> None:
-    ran = run("serve", "--workspace", folder, "--database", database, "--host", host)
+def test_without_keys_only_loopback_is_served(folder: Path, database: str, host: str) -> None:
+    ran = run("serve", "--no-auth", "--workspace", folder, "--database", database, "--host", host)
     assert ran.status == 2
     assert f'`--host` is "{host}"' in ran.err
     assert "127.0.0.1" in ran.err
+
+
+@pytest.mark.parametrize("options", [("--no-auth", "--rate=5"), ("--rate=inf",)])
+def test_a_rate_that_limits_nothing_is_refused(
+    folder: Path, database: str, options: tuple[str, ...]
+) -> None:
+    ran = run("serve", "--workspace", folder, "--database", database, *options)
+    assert ran.status == 2
+    assert "`--rate` is" in ran.err
 
 
 def test_a_workspace_with_faults_is_not_served(folder: Path, database: str) -> None:

@@ -347,7 +347,7 @@ from api.app import Settings, create_app
 from tests.api.running import Journal
 
 async def main(workspace, database):
-    app = create_app(Settings(Path(workspace), database, None), Journal())
+    app = create_app(Settings(Path(workspace), database, None, auth=False), Journal())
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://evenhand") as http:
