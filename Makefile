@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench lock clean
+.PHONY: help setup demo test lint bench crash lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,10 @@ lint: $(READY) ## format, style, types, layers
 
 bench: $(READY) ## benchmarks, each beside a peer or a floor in the same run
 	$(BIN)/python -m benchmarks
+
+ROUNDS ?= 300
+crash: $(READY) ## kill a server under load for ROUNDS rounds; nothing may be lost or doubled
+	$(BIN)/python -m tests.crash --rounds $(ROUNDS)
 
 lock: ## resolve requirements.lock anew (needs uv on the path)
 	uv pip compile pyproject.toml --group dev --generate-hashes --universal --upgrade --quiet \

@@ -218,6 +218,11 @@ class Server:
 
     def start(self) -> None:
         """Start, and wait until it listens."""
+        self.spawn()
+        self.url = until(self._listening, "the server to listen")
+
+    def spawn(self) -> None:
+        """Start, and do not wait."""
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 self._command,
@@ -227,7 +232,6 @@ class Server:
                 env=environment(),
                 start_new_session=True,
             )
-        self.url = until(self._listening, "the server to listen")
 
     @property
     def pid(self) -> int:

@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from contextlib import closing
-from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -25,9 +24,7 @@ from engine.store import Store
 from engine.workspace import load_workspace
 from tests.api.running import ROOT, Server, counts, environment, evenhand, file_of, until
 from tests.api.workspaces import QUICK, write_quick_workspace
-
-KILLS = 2
-CLIENTS = 4
+from tests.crash.load import Client
 
 
 @pytest.fixture
@@ -53,99 +50,29 @@ def learned(server: Server, times: int) -> None:
         until(once_more, f"{times} snapshots")
 
 
-# Durability ---------------------------------------------------------------------------------------
-
-
-@dataclass
-class Acknowledged:
-    """What a server said it had stored: bodies sent, and for decisions the answers."""
-
-    decisions: dict[str, tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=dict)
-    exposures: set[str] = field(default_factory=set)
-    outcomes: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-
-def load(url: str, name: str, told: Acknowledged) -> None:
-    """Decide, expose and follow up until the server is gone, noting what it acknowledged."""
-    with httpx.Client(base_url=url, timeout=10) as http:
-        number = 0
-        while True:
-            number += 1
-            id_ = f"{name}-{number}"
-            body = {"surface": "home", "user_id": id_, "request_id": id_}
-            outcome = {"outcome_id": id_, "metric": "watch", "value": 1.0}
-            try:
-                answer = http.post("/v1/decide", json=body).raise_for_status().json()
-                assert answer["logged"]
-                told.decisions[id_] = body, answer
-                named = {"decision_id": answer["decision_id"]}
-                http.post("/v1/exposures", json=named).raise_for_status()
-                told.exposures.add(answer["decision_id"])
-                http.post("/v1/outcomes", json=outcome | named).raise_for_status()
-                told.outcomes[id_] = outcome | named
-            except httpx.TransportError:
-                return
-
-
-def test_a_kill_under_load_loses_and_doubles_nothing_acknowledged(
-    quick: Path, database: str, log: Path
-) -> None:
-    told = Acknowledged()
-    with Server(quick, database, log, "--learn-every=0.2") as server:
-        for kill in range(KILLS):
-            before = len(told.outcomes)
-            clients = [
-                threading.Thread(target=load, args=(server.url, f"{kill}-{client}", told))
-                for client in range(CLIENTS)
-            ]
-            for client in clients:
-                client.start()
-            until(lambda before=before: len(told.outcomes) > before + 40, "load")  # type: ignore[misc]  # mypy cannot infer a lambda with a default
-            server.kill()
-            for client in clients:
-                client.join()
-            server.start()
-        with httpx.Client(base_url=server.url) as http:
-            for body, answer in told.decisions.values():
-                assert http.post("/v1/decide", json=body).json() == answer
-            for start in range(0, len(told.outcomes), 1_000):
-                some = list(told.outcomes.values())[start : start + 1_000]
-                receipt = http.post("/v1/outcomes", json=some).json()
-                assert receipt == {"accepted": 0, "duplicates": len(some), "unmatched": 0}
-    with closing(sqlite3.connect(file_of(database))) as connection:
-        stored = {
-            name: [row[0] for row in connection.execute(f"SELECT {key} FROM {name}")]
-            for name, key in (
-                ("decisions", "request_id"),
-                ("exposures", "decision_id || slot"),
-                ("outcomes", "outcome_id"),
-            )
-        }
-    assert told.decisions.keys() <= set(stored["decisions"])
-    assert {f"{id_}layout" for id_ in told.exposures} <= set(stored["exposures"])
-    assert told.outcomes.keys() <= set(stored["outcomes"])
-    for name, ids in stored.items():
-        assert len(ids) == len(set(ids)), name
+# Stopping -----------------------------------------------------------------------------------------
 
 
 def test_a_stop_commits_what_was_accepted_and_ends_promptly(
     quick: Path, database: str, log: Path
 ) -> None:
     """Though a client keeps its connection and the learner runs."""
-    told = Acknowledged()
+    client = Client("stop", 0, count())
+    told = client.told
     with Server(quick, database, log, "--learn-every=0.2") as server, httpx.Client() as idle:
         idle.get(f"{server.url}/healthz")
-        client = threading.Thread(target=load, args=(server.url, "stop", told))
-        client.start()
+        thread = threading.Thread(target=client.work, args=(server.url,))
+        thread.start()
         until(lambda: len(told.outcomes) > 20, "load")
         began = time.monotonic()
         server.signal(signal.SIGTERM)
         assert server.ended() == -signal.SIGTERM
         assert time.monotonic() - began < 5
-        client.join()
+        thread.join()
         assert server.logged("stopped")
         assert not server.logged("engine")
     assert not file_of(database).with_name("log.db-wal").exists()
+    assert told.refusals == []
     assert counts(database)["outcomes"] >= len(told.outcomes)
 
 

@@ -1,0 +1,18 @@
+"""A server and its learner, killed under load: the short form of ``make crash``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.crash.rounds import KILLS, crash
+
+
+def test_kills_under_load_lose_and_double_nothing_acknowledged(
+    tmp_path: Path, database: str
+) -> None:
+    verdict = crash(tmp_path, database, len(KILLS), 0, lambda _: None)
+    assert verdict.findings == []
+    assert verdict.kills == dict.fromkeys(KILLS, 1)
+    assert verdict.told.answers
+    assert verdict.told.exposures
+    assert verdict.told.outcomes
