@@ -43,7 +43,7 @@ surfaces:
         actions: {none: {value: 1}, gold: {value: 2}, silver: {value: 3}}
 policies:
   layout: {kind: lin_ucb, floor: 0.2}
-  badge: {kind: thompson_gaussian, draw: sticky, period: 1s}
+  badge: {kind: thompson_gaussian, draw: sticky, period: 3s}
 holdouts: {global: {share: 0.1}}
 layers:
   only:
@@ -100,15 +100,16 @@ def crash(
 
 def _round(server: Server, clients: list[Client], random: Random, kind: str) -> None:
     """Load the server, kill it or its learner amid that, and leave a server that runs."""
-    enough = _acknowledged(clients) + random.randint(20, 300)
     threads = [Thread(target=client.work, args=(server.url,)) for client in clients]
     for thread in threads:
         thread.start()
-    until(lambda: _refused(clients) or _acknowledged(clients) >= enough, "load")
+    _loaded(clients, random)
     if kind == "learner" and not _refused(clients):
-        enough += random.randint(20, 300)
         _kill_learner(server.pid)
-        until(lambda: _refused(clients) or _acknowledged(clients) >= enough, "load")
+        _loaded(clients, random)
+    if kind != "server at its start":
+        # Else no learner would ever live to store what it learned.
+        until(lambda: _refused(clients) or server.logged("learned"), "a snapshot")
     time.sleep(random.uniform(0, 0.02))
     server.kill()
     for thread in threads:
@@ -118,6 +119,12 @@ def _round(server: Server, clients: list[Client], random: Random, kind: str) -> 
         time.sleep(random.uniform(0, STARTING_S))
         server.kill()
     server.start()
+
+
+def _loaded(clients: list[Client], random: Random) -> None:
+    """Wait until some more things are acknowledged, or something is refused."""
+    enough = _acknowledged(clients) + random.randint(20, 200)
+    until(lambda: _refused(clients) or _acknowledged(clients) >= enough, "load")
 
 
 def _acknowledged(clients: list[Client]) -> int:
