@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DatabaseError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from engine.errors import StoreError
@@ -72,8 +72,8 @@ class Store:
                 return write_entries(connection, entries, now_us)
         except (SQLAlchemyError, OverflowError, UnicodeEncodeError) as error:
             # The driver raises the last two as they are, for values that no column holds.
-            if isinstance(error, OperationalError):
-                # A connection keeps what it met when it was opened, as a file that was read-only.
+            if _read_only(error):
+                # A connection that met a read-only file stays so; the next is to look again.
                 self._engine.dispose()
             raise StoreError(f'"{self.url}" refused a write: {said(error)}') from error
 
@@ -173,6 +173,11 @@ def _engine(address: URL, *, writing: bool) -> Engine:
         cursor.close()
 
     return engine
+
+
+def _read_only(error: Exception) -> bool:
+    name = getattr(getattr(error, "orig", None), "sqlite_errorname", "")
+    return str(name).startswith("SQLITE_READONLY")
 
 
 def said(error: Exception) -> str:
