@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ import msgspec
 from starlette.exceptions import HTTPException
 
 from engine.errors import EngineError, NotFoundError, ReportError, RequestError, StoreError
+from engine.learner import DATABASE_VARIABLE
 from engine.request import check_id
 from experiments import ExperimentError, parse_units
 
@@ -87,8 +89,9 @@ class Reports:
 
     async def _made(self, command: str, arguments: Sequence[str]) -> dict[str, Any]:
         child = await asyncio.create_subprocess_exec(
-            *self._program, command, f"--database={self._database}", "--json", *arguments,
+            *self._program, command, "--json", *arguments,
             stdout=PIPE, stderr=PIPE, start_new_session=True,
+            env=os.environ | {DATABASE_VARIABLE: self._database},
         )  # fmt: skip
         try:
             async with asyncio.timeout(LONGEST_SECONDS):

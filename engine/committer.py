@@ -7,8 +7,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
-from engine.errors import StoreError
+from engine.errors import StoreError, StoreLostError
 from engine.ids import Clock
 from engine.log import Entry, Result
 from engine.store import Store
@@ -52,6 +53,8 @@ class Committer:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._task = asyncio.create_task(self._run(), name="committer")
         self.failure: StoreError | None = None
+        self.lost: StoreLostError | None = None
+        """Why the database cannot be reached; until it can, nothing is queued."""
 
     @property
     def waiting(self) -> int:
@@ -66,16 +69,22 @@ class Committer:
         Raises
         ------
         StoreError
-            If the queue is full or closed: nothing was queued.
+            If the queue is full or closed, or the database is lost: nothing was queued.
         """
         if self._closing:
             raise StoreError("the server is stopping; ask again")
+        self.check()
         if len(self._waiting) >= MOST_WAITING:
             raise StoreError(f"{MOST_WAITING:,} entries wait for the database; ask again later")
         ticket = Ticket(entry, asyncio.get_running_loop().create_future(), since)
         self._waiting.append(ticket)
         self._wake.set()
         return ticket
+
+    def check(self) -> None:
+        """Raises StoreLostError while the database is known to be out of reach: nobody waits."""
+        if self.lost:
+            raise StoreLostError(str(self.lost), unsure=False)
 
     async def write(self, entry: Entry, since: int) -> Result:
         """Make one entry durable."""
@@ -164,16 +173,35 @@ class Committer:
             self._committing = []
             if self._observe:
                 self._observe(len(batch), loop.time() - began)
+            if self.lost:
+                await self._found(loop)
             batches += 1
             if batches % CHECKPOINT_EVERY == 0:
                 self._checkpoint()
+
+    async def _found(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Fail what waits, and ask for the database until it answers."""
+        waiting, self._waiting = self._waiting, []
+        for ticket in waiting:
+            _fail(ticket, StoreLostError(str(self.lost), unsure=False))
+        while self.lost and not self._closing:
+            await asyncio.sleep(_RETRY_S)
+            with suppress(StoreError):
+                await loop.run_in_executor(self._thread, self._store.ping)
+                self.lost = None
 
     async def _commit(self, loop: asyncio.AbstractEventLoop, batch: list[Ticket]) -> None:
         entries = [ticket.entry for ticket in batch]
         try:
             results = await loop.run_in_executor(
-                self._thread, self._store.write, entries, self._clock()
+                self._thread, partial(self._store.write, entries, self._clock(), live=True)
             )
+        except StoreLostError as lost:
+            # Nothing else would fare better: nobody waits until each was tried.
+            self.failure = self.lost = lost
+            for ticket in batch:
+                _fail(ticket, lost)
+            return
         except Exception as unforeseen:  # noqa: BLE001  whatever it is, callers wait and the next batch must go
             error = _as_store_error(unforeseen)
             self.failure = error

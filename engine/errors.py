@@ -6,7 +6,8 @@
     ├── RequestError           a request that cannot be answered; ``field`` names the reason
     │   ├── NotFoundError      an unknown surface, decision, policy or snapshot
     │   └── ConflictError      an id reused with other content, a record that cannot be replayed
-    ├── StoreError             the database refused, is locked or is gone
+    ├── StoreError             the database refused, or is locked
+    │   └── StoreLostError     the database cannot be reached now; ``unsure`` of what was in flight
     ├── SnapshotError          a snapshot whose bytes do not match their digest
     └── ReportError            a report that the log cannot support
 
@@ -75,6 +76,17 @@ class ConflictError(RequestError):
 
 class StoreError(EngineError):
     """The database cannot do what was asked; nothing of the request was stored."""
+
+
+class StoreLostError(StoreError):
+    """The database cannot be reached, whatever it is asked; nothing is known to be stored.
+
+    ``unsure`` says that the connection broke amid a transaction, which may yet have been committed.
+    """
+
+    def __init__(self, message: str, *, unsure: bool) -> None:
+        super().__init__(message)
+        self.unsure = unsure
 
 
 class SnapshotError(EngineError):

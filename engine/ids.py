@@ -32,6 +32,10 @@ class SteadyClock:
         self._last = max(self._last, self._clock())
         return self._last
 
+    def advance(self, beyond: int) -> None:
+        """Say nothing at or before ``beyond`` any more."""
+        self._last = max(self._last, beyond + 1)
+
 
 def uuid7(now_us: int, random_bits: int) -> str:
     """A UUID of version 7 (RFC 9562 §5.7): the millisecond of ``now_us``, then 74 random bits.

@@ -1,6 +1,7 @@
 """Learning beside a server: a child process reads the log and hands back snapshots.
 
-The child (``python -m engine.learner URL``) opens the database for reading only. It takes requests
+The child (``python -m engine.learner``) opens the database that the environment names, for reading
+only. It takes requests
 and gives replies as length-prefixed msgpack on its standard input and output, and ends when its
 input closes, as it does when the server is killed.
 """
@@ -8,6 +9,7 @@ input closes, as it does when the server is killed.
 from __future__ import annotations
 
 import asyncio
+import os
 import struct
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -21,6 +23,9 @@ from engine.learning import learn
 from engine.log import SnapshotEntry
 from engine.revisions import Revisions
 from engine.store import Store
+
+DATABASE_VARIABLE = "EVENHAND_DATABASE"
+"""How a child is told the address: arguments, which may hold a password, are for all to see."""
 
 _LENGTH = struct.Struct(">I")
 
@@ -82,22 +87,23 @@ class LearnerProcess:
             # -P: what stands where the server was started is not ours. A session of its own: an
             # interrupt from the terminal is the server's to handle.
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-m", "engine.learner", self._url,
+                sys.executable, "-P", "-m", "engine.learner",
                 stdin=PIPE, stdout=PIPE, start_new_session=True,
+                env=os.environ | {DATABASE_VARIABLE: self._url},
             )  # fmt: skip
         return self._process
 
 
 def serve_requests(url: str, requests: BinaryIO, replies: BinaryIO) -> None:
     """Answer learning requests until their stream ends."""
-    store = Store(url)
-    revisions = Revisions(store)
-    while head := requests.read(_LENGTH.size):
-        (size,) = _LENGTH.unpack(head)
-        request = msgspec.msgpack.decode(requests.read(size), type=LearnRequest)
-        data = msgspec.msgpack.encode(_reply(store, revisions, request))
-        replies.write(_LENGTH.pack(len(data)) + data)
-        replies.flush()
+    with Store(url) as store:
+        revisions = Revisions(store)
+        while head := requests.read(_LENGTH.size):
+            (size,) = _LENGTH.unpack(head)
+            request = msgspec.msgpack.decode(requests.read(size), type=LearnRequest)
+            data = msgspec.msgpack.encode(_reply(store, revisions, request))
+            replies.write(_LENGTH.pack(len(data)) + data)
+            replies.flush()
 
 
 def _reply(store: Store, revisions: Revisions, request: LearnRequest) -> LearnReply:
@@ -124,4 +130,4 @@ def _reply(store: Store, revisions: Revisions, request: LearnRequest) -> LearnRe
 
 
 if __name__ == "__main__":
-    serve_requests(sys.argv[1], sys.stdin.buffer, sys.stdout.buffer)
+    serve_requests(os.environ[DATABASE_VARIABLE], sys.stdin.buffer, sys.stdout.buffer)

@@ -141,8 +141,21 @@ class RevisionEntry:
     activated_at: int
 
 
+@dataclass(frozen=True, slots=True)
+class SettleEntry:
+    """From now on learning may take as stored all that is stamped up to a time."""
+
+    until_us: int
+
+
 Entry: TypeAlias = (
-    DecisionEntry | ExposureEntry | OutcomesEntry | VoidEntry | SnapshotEntry | RevisionEntry
+    DecisionEntry
+    | ExposureEntry
+    | OutcomesEntry
+    | VoidEntry
+    | SnapshotEntry
+    | RevisionEntry
+    | SettleEntry
 )
 
 
@@ -183,7 +196,21 @@ class Refused:
     why: Literal["conflict", "missing", "invalid"]
 
 
-Result: TypeAlias = Stored | Repeated | StickyTaken | Refused
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What is stamped up to this time is stored, or never will be."""
+
+    until_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """The entry is stamped at or before a settled time; stamp it anew. Nothing of it was stored."""
+
+    settled_us: int
+
+
+Result: TypeAlias = Stored | Repeated | StickyTaken | Refused | Settled | Late
 
 
 def decision_entry(

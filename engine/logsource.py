@@ -27,6 +27,9 @@ PAGE = 5_000
 class LogSource(Protocol):
     """What reports ask of a log; tables have the schemas of :mod:`engine.tables`."""
 
+    def close(self) -> None:
+        """Release what holds the log open."""
+
     def workspace(self) -> Workspace:
         """The revision that was activated last."""
 
@@ -56,6 +59,9 @@ class DatabaseLog:
         """Open for reading; raises StoreError where that is not possible."""
         self._store = Store(url)
         self._revisions = Revisions(self._store)
+
+    def close(self) -> None:
+        self._store.close()
 
     def workspace(self) -> Workspace:
         found = self._revisions.latest()
@@ -107,6 +113,9 @@ class ExportedLog:
         self._folder = folder
         if not (folder / "revisions" / "latest").is_file():
             raise ReportError(f'"{folder}" is no exported log; write one with `evenhand export`')
+
+    def close(self) -> None:
+        """Nothing: each read opens its files and closes them."""
 
     def workspace(self) -> Workspace:
         return self.revision((self._folder / "revisions" / "latest").read_text().strip())

@@ -60,14 +60,28 @@ def initial_snapshot(learner: Learner, now_us: int) -> SnapshotEntry:
 
 def newest_sound(store: Store, learner: Learner, warn: Warn) -> tuple[SnapshotRow, Policy] | None:
     """The learner's newest snapshot whose bytes hold; each that does not is reported."""
-    rows = store.read(lambda c: ask.lineage(c, learner.id, learner.spec))
-    for row in rows:
-        data = store.read(partial(ask.snapshot_bytes, digest=row.digest))
-        try:
-            return row, restore(data, row.digest)
-        except SnapshotError as error:
-            warn(f"learner {learner.id}: {error}; its parent serves")
+    for limit in (1, None):
+        # Of a long lineage the newest is read alone; the rest only where it is damaged.
+        rows = store.read(partial(ask.lineage, learner=learner.id, spec=learner.spec, limit=limit))
+        for row in rows[0 if limit else 1 :]:
+            data = store.read(partial(ask.snapshot_bytes, digest=row.digest))
+            try:
+                return row, restore(data, row.digest)
+            except SnapshotError as error:
+                warn(f"learner {learner.id}: {error}; its parent serves")
     return None
+
+
+def newer(store: Store, current: Serving, warn: Warn) -> dict[str, Model]:
+    """By learner, the models of snapshots stored since those that serve."""
+    found = {}
+    for id_, learner in current.workspace.learners.items():
+        newest = store.read(partial(ask.lineage, learner=id_, spec=learner.spec, limit=1))
+        if newest and newest[0].digest != current.models[id_].snapshot:
+            sound = newest_sound(store, learner, warn)
+            if sound:
+                found[id_] = Model(sound[1], sound[0].digest)
+    return found
 
 
 def serving(

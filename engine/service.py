@@ -24,17 +24,21 @@ from engine.errors import (
     NotFoundError,
     RequestError,
     StoreError,
+    StoreLostError,
 )
 from engine.explain import explain
 from engine.ids import Clock, IdSource, SteadyClock, random_uuid7, rfc3339, system_clock
 from engine.learner import LearnerProcess, LearnRequest
 from engine.log import (
     ExposureEntry,
+    Late,
     Outcome,
     OutcomesEntry,
     Refused,
     Repeated,
     Result,
+    Settled,
+    SettleEntry,
     SnapshotEntry,
     StickyTaken,
     Stored,
@@ -42,7 +46,7 @@ from engine.log import (
     decision_entry,
     request_digest,
 )
-from engine.models import restore, serving
+from engine.models import newer, restore, serving
 from engine.record import DecisionRecord, decode_record
 from engine.replay import Replay, replay
 from engine.request import DecideRequest, check_id
@@ -57,6 +61,7 @@ LONGEST_FUTURE_US = 86_400_000_000
 _MOST_TRIES = 3
 _MOST_AHEAD_US = 60_000_000
 _LONGEST_PROBE_S = 1.0
+_FOLLOW_EVERY_S = 1.0
 _DEADLINE = "deadline"
 _UNAVAILABLE = "the log is unavailable"
 _REFUSALS = {"conflict": ConflictError, "missing": NotFoundError, "invalid": RequestError}
@@ -120,7 +125,7 @@ class Engine:
         """
         self._store = store
         self._folder = folder
-        last = store.read(ask.last_commit)
+        last = store.read(lambda c: max(ask.last_commit(c), ask.settled(c)))
         if last > clock() + _MOST_AHEAD_US:
             raise StoreError(
                 f"the log goes on to {rfc3339(last)}, ahead of this machine's clock; "
@@ -137,7 +142,11 @@ class Engine:
         self._committer = Committer(store, self._clock, observe_commit)
         self._learner = LearnerProcess(store.url)
         self._changing = asyncio.Lock()
-        self._learning: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._seen = 0
+        if store.shared:
+            self._tasks.append(asyncio.create_task(self._follow_forever(), name="following"))
         self._reload_fault: str | None = None
         self._learning_fault: str | None = None
 
@@ -161,12 +170,14 @@ class Engine:
         """What serves now, after trying again to write if the last attempt failed.
 
         What is not ready is asked for nothing, so readiness cannot wait for the next request. The
-        attempt says again that this revision serves.
+        attempt says again that this revision serves or, where another process may have activated
+        another since, writes the settled time that stands already.
         """
         if self._committer.failure is not None:
             now = self._clock()
+            again = SettleEntry(0) if self._store.shared else revision_entry(self.workspace, now)
             with suppress(StoreError, TimeoutError):
-                ticket = self._committer.submit(revision_entry(self.workspace, now), now)
+                ticket = self._committer.submit(again, now)
                 try:
                     async with asyncio.timeout(_LONGEST_PROBE_S):
                         await asyncio.shield(ticket.done)
@@ -176,13 +187,13 @@ class Engine:
 
     async def close(self) -> None:
         """Commit what was accepted, end the learner, release the database."""
-        if self._learning:
-            self._learning.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._learning
+        # Not cancelled: a thread that reads for a task would go on with a database that is closed.
+        self._stopping.set()
         await self._learner.close()
+        await asyncio.gather(*self._tasks)
         await self._committer.close()
-        self._store.checkpoint()
+        with suppress(StoreLostError):
+            self._store.checkpoint()
         self._store.close()
 
     # Decisions --------------------------------------------------------------------------------
@@ -231,15 +242,16 @@ class Engine:
                     return await self._repeated(result, request)
                 case StickyTaken(draws=taken):
                     inputs = Inputs({**inputs.sticky, **taken})
-                case Refused():
-                    raise RequestError(result.field, result.message)
-        raise EngineError("sticky draws of this unit change faster than they can be followed")
+                case Late():
+                    self._clock.advance(result.settled_us)
+        raise EngineError("the log changes faster than this decision can follow it; ask again")
 
     async def _inputs(
         self, current: Serving, request: DecideRequest, deadline: float | None
     ) -> Inputs:
         if request.surface not in current.workspace.surfaces_with_sticky:
             return Inputs()
+        self._committer.check()
         now = self._clock()
         async with asyncio.timeout_at(deadline):
             return Inputs(
@@ -267,11 +279,16 @@ class Engine:
             answer_by = record.decided_at + 1_000 * request.deadline_ms
         entry = decision_entry(record, request, answer_by=answer_by)
         ticket = self._committer.submit(entry, record.decided_at)
-        if deadline is None:
-            return await ticket.done
         try:
+            if deadline is None:
+                return await ticket.done
             async with asyncio.timeout_at(deadline):
                 return await asyncio.shield(ticket.done)
+        except StoreLostError as lost:
+            if lost.unsure:
+                # If it is in the log after all, it is not what is answered: mark it.
+                self._committer.persist(_void(record), record.decided_at)
+            raise
         except TimeoutError:
             if not self._committer.withdraw(ticket):
                 # On its way to the log already, though not what is answered: mark it.
@@ -336,13 +353,17 @@ class Engine:
         """
         if not 0 < len(requests) <= MOST_OUTCOMES:
             raise RequestError("", f"holds {len(requests)} outcomes; send 1 to {MOST_OUTCOMES:,}")
-        now = self._clock()
-        outcomes = tuple(
-            self._outcome(request, f"[{index}]." if listed else "", now)
-            for index, request in enumerate(requests)
-        )
-        result = await self._committer.write(OutcomesEntry(outcomes), now)
-        return _stored(result, "" if listed else "[0].")
+        for _ in range(_MOST_TRIES):
+            now = self._clock()
+            outcomes = tuple(
+                self._outcome(request, f"[{index}]." if listed else "", now)
+                for index, request in enumerate(requests)
+            )
+            result = await self._committer.write(OutcomesEntry(outcomes), now)
+            if not isinstance(result, Late):
+                return _stored(result, "" if listed else "[0].")
+            self._clock.advance(result.settled_us)
+        raise EngineError("the log settles faster than outcomes can be stored; send them again")
 
     def _outcome(self, request: OutcomeRequest, prefix: str, now: int) -> Outcome:
         for name in ("outcome_id", "decision_id", "user_id", "corrects"):
@@ -440,20 +461,72 @@ class Engine:
             write = self._committer.write(beginning, beginning.created_at)
             asyncio.run_coroutine_threadsafe(write, self._loop).result()
 
+    async def follow_once(self) -> None:
+        """Serve what another process stored since: its revision, its snapshots."""
+        async with self._changing:
+            digest, last = await asyncio.to_thread(
+                self._store.read, lambda c: (ask.latest_revision(c), ask.last_snapshot(c))
+            )
+            if digest is not None and digest != self.workspace.revision:
+                workspace = await asyncio.to_thread(self._revisions.get, digest)
+                self._serving = await asyncio.to_thread(
+                    serving, self._store, workspace, self._clock(), self._warn
+                )
+                self._journal.info("followed", revision=digest)
+            elif last != self._seen:
+                current = self._serving
+                fresh = await asyncio.to_thread(newer, self._store, current, self._warn)
+                self._serving = replace(current, models={**current.models, **fresh})
+            self._seen = last
+
+    async def _follow_forever(self) -> None:
+        told = None
+        while not await self._stopped(_FOLLOW_EVERY_S):
+            try:
+                await self.follow_once()
+                told = None
+            except EngineError as error:
+                if str(error) != told:
+                    told = str(error)
+                    self._warn(told)
+
+    async def _stopped(self, within_s: float) -> bool:
+        """Whether this engine is to close, after waiting some seconds for that."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._stopping.wait()
+        return self._stopping.is_set()
+
     def learn_every(self, seconds: float) -> None:
         """Begin to learn from matured decisions, in a child process, again and again."""
-        self._learning = asyncio.create_task(self._learn_forever(seconds), name="learning")
+        self._tasks.append(asyncio.create_task(self._learn_forever(seconds), name="learning"))
 
     async def learn_once(self) -> int:
-        """Learn from what is matured and durable, and serve the result; how many learned."""
-        request = LearnRequest(self.workspace.revision, self._committer.watermark(), self._clock())
+        """Learn from what is matured and durable, and serve the result; how many learned.
+
+        None do where another process has the learner's place.
+        """
+        if not await asyncio.to_thread(self._store.lead):
+            return 0
+        request = LearnRequest(self.workspace.revision, await self._settle(), self._clock())
         reply = await self._learner.learn(request)
         for warning in reply.warnings:
             self._warn(warning)
         self._learning_fault = reply.warnings[-1] if reply.warnings else None
+        if not await asyncio.to_thread(self._store.lead):
+            # Whoever took the place meanwhile learned the same.
+            return 0
         async with self._changing:
             await self._swap_in(reply.snapshots)
         return len(reply.snapshots)
+
+    async def _settle(self) -> int:
+        """The time up to which everything stamped is durable, in any process, from now on."""
+        until = self._committer.watermark() - self._store.settle_after_us
+        result = await self._committer.write(SettleEntry(until), self._clock())
+        if not isinstance(result, Settled):
+            raise EngineError(f"unexpected result {type(result).__name__}")
+        return result.until_us
 
     async def _swap_in(self, snapshots: Sequence[SnapshotEntry]) -> None:
         """Store snapshots and serve those that are of the current revision's learners."""
@@ -475,13 +548,15 @@ class Engine:
             self._serving = replace(current, models={**current.models, **fresh})
 
     async def _learn_forever(self, seconds: float) -> None:
-        while True:
+        wait_s = 0.0
+        while not await self._stopped(wait_s):
+            wait_s = seconds
             try:
                 await self.learn_once()
             except (EngineError, OSError) as error:
-                self._learning_fault = str(error)
-                self._warn(str(error))
-            await asyncio.sleep(seconds)
+                if not self._stopping.is_set():
+                    self._learning_fault = str(error)
+                    self._warn(str(error))
 
     def _warn(self, message: str) -> None:
         self._journal.warning("engine", message=message)

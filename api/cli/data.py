@@ -11,8 +11,9 @@ import typer
 
 from api.cli.console import err, errors_told, out, print_json, print_table, progress
 from api.cli.options import DEFAULT_DATABASE, Database, Json, Units
-from engine.errors import EngineError
+from engine.errors import EngineError, StoreError
 from engine.ids import system_clock
+from engine.log import Settled, SettleEntry
 from engine.models import initial_snapshot, newest_sound
 from engine.replay import replay as replay_one
 from engine.revisions import Revisions
@@ -83,10 +84,10 @@ def export(
     with errors_told(as_json=json):
         from engine.exporting import export as export_log  # noqa: PLC0415  heavy: Arrow
 
-        store = Store(database)
-        counts = store.read(ask.counts)
-        with progress("exporting", counts["decisions"] + counts["outcomes"]) as advance:
-            written = export_log(store, to, full=full, advance=advance)
+        with Store(database) as store:
+            counts = store.read(ask.counts)
+            with progress("exporting", counts["decisions"] + counts["outcomes"]) as advance:
+                written = export_log(store, to, full=full, advance=advance)
     if json:
         print_json(written)
         return
@@ -109,6 +110,8 @@ def learn(
     with errors_told(as_json=json):
         store = Store(database, writer="evenhand learn")
         try:
+            if not store.lead():
+                raise StoreError("another process learns from this log; let it, or stop it")
             while True:
                 report = _learn_once(store, units, refit=refit)
                 if json:
@@ -138,6 +141,7 @@ def _learn_once(store: Store, units: str | None, *, refit: bool) -> list[dict[st
     for learner in workspace.learners.values():
         warnings: list[str] = []
         now = system_clock()
+        until = _settled(store, now)
         if newest_sound(store, learner, warnings.append) is None:
             store.write([initial_snapshot(learner, now)], now)
         with progress(f"learning {learner.id}") as advance:
@@ -145,7 +149,7 @@ def _learn_once(store: Store, units: str | None, *, refit: bool) -> list[dict[st
                 store,
                 workspace,
                 learner,
-                until_us=now,
+                until_us=until,
                 now_us=now,
                 revisions=revisions,
                 units=chosen,
@@ -165,6 +169,14 @@ def _learn_once(store: Store, units: str | None, *, refit: bool) -> list[dict[st
             }
         )
     return report
+
+
+def _settled(store: Store, now_us: int) -> int:
+    """The time up to which the log is whole for good."""
+    (result,) = store.write([SettleEntry(now_us - store.settle_after_us)], now_us)
+    if not isinstance(result, Settled):
+        raise EngineError(f"unexpected result {type(result).__name__}")
+    return result.until_us
 
 
 def _print_learned(report: list[dict[str, Any]]) -> None:
@@ -192,16 +204,16 @@ def replay(
 ) -> None:
     """Make decisions again from their records and compare them, byte for byte."""
     with errors_told(as_json=json):
-        store = Store(database)
-        revisions = Revisions(store)
-        ids = decision_id or store.read(lambda c: ask.last_replayable(c, last))
-        if not ids:
-            raise EngineError("the database holds no decision made here; nothing to replay")
-        with progress("replaying", len(ids)) as advance:
-            results = []
-            for id_ in ids:
-                results.append(replay_one(store, revisions, id_))
-                advance(1)
+        results = []
+        with Store(database) as store:
+            revisions = Revisions(store)
+            ids = decision_id or store.read(lambda c: ask.last_replayable(c, last))
+            if not ids:
+                raise EngineError("the database holds no decision made here; nothing to replay")
+            with progress("replaying", len(ids)) as advance:
+                for id_ in ids:
+                    results.append(replay_one(store, revisions, id_))
+                    advance(1)
     if json:
         print_json(results)
     differing = [r for r in results if not r.identical]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -147,7 +148,7 @@ def _prove(url: str, as_of: int) -> None:
     from engine.reports import lift_report, ope_report  # noqa: PLC0415
 
     out.print("\n[bold]Prove[/]")
-    source = open_log(url, None)
-    print_lift(lift_report(source, "layout_bandit", as_of_us=as_of))
     targets = ["flat", "B", "uniform", "home_layout"]
-    print_ope(ope_report(source, "home", "layout", targets, against="logging", as_of_us=as_of))
+    with closing(open_log(url, None)) as source:
+        print_lift(lift_report(source, "layout_bandit", as_of_us=as_of))
+        print_ope(ope_report(source, "home", "layout", targets, against="logging", as_of_us=as_of))

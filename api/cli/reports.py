@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,13 +42,14 @@ def lift(
         from engine.logsource import open_log  # noqa: PLC0415  heavy: frames
         from engine.reports import lift_report  # noqa: PLC0415
 
-        report = lift_report(
-            open_log(_database(database, log), log),
-            experiment,
-            metrics=metric or (),
-            units=_selected(units),
-            as_of_us=system_clock(),
-        )
+        with closing(open_log(_database(database, log), log)) as source:
+            report = lift_report(
+                source,
+                experiment,
+                metrics=metric or (),
+                units=_selected(units),
+                as_of_us=system_clock(),
+            )
     if json:
         print_json(report)
     else:
@@ -115,16 +117,17 @@ def ope(
         from engine.logsource import open_log  # noqa: PLC0415  heavy: frames
         from engine.reports import ope_report  # noqa: PLC0415
 
-        report = ope_report(
-            open_log(_database(database, log), log),
-            surface,
-            slot,
-            target,
-            against=against,
-            metric=metric,
-            units=_selected(units),
-            as_of_us=system_clock(),
-        )
+        with closing(open_log(_database(database, log), log)) as source:
+            report = ope_report(
+                source,
+                surface,
+                slot,
+                target,
+                against=against,
+                metric=metric,
+                units=_selected(units),
+                as_of_us=system_clock(),
+            )
     if json:
         print_json(report)
     else:

@@ -1,31 +1,31 @@
-"""Opening a database: its address, its settings, its lock and its migrations."""
+"""Opening a database: its address, its version, and reading and writing in short transactions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, SQLAlchemyError
-from sqlalchemy.pool import ConnectionPoolEntry, NullPool
+from sqlalchemy import Connection, inspect, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from engine.errors import StoreError
+from engine.errors import StoreError, StoreLostError
 from engine.log import Entry, Result
-from engine.store.lock import WriterLock
+from engine.store.backend import Backend, parse_address, said
+from engine.store.postgres import PostgresBackend
+from engine.store.sqlite import SqliteBackend
 from engine.store.write import write_entries
 
-HEAD = "0001"
+HEAD = "0002"
 """The migration that this code reads and writes."""
 
 T = TypeVar("T")
 
 
 class Store:
-    """A database of the log; writing needs the one writer's lock.
+    """A database of the log.
 
-    Every method raises StoreError where the database refuses, with nothing of the call stored.
+    Every method raises StoreError where the database refuses, with nothing of the call stored, and
+    StoreLostError where it cannot be reached.
     """
 
     def __init__(self, url: str, *, writer: str | None = None) -> None:
@@ -34,97 +34,127 @@ class Store:
         Raises
         ------
         StoreError
-            If the address is none of ours, another process writes, or the database is of another
-            version.
+            If the address is none of ours, another process writes where only one may, or the
+            database is of another version.
         """
         self.url = url
-        address = address_of(url)
-        path = Path(str(address.database))
-        self._lock: WriterLock | None = None
-        if writer:
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self._lock = WriterLock(path, writer)
-            except OSError as error:
-                raise StoreError(
-                    f'"{url}" cannot be written: {error.strerror}; give a path that can'
-                ) from error
-        elif not path.exists():
-            raise StoreError(f'"{url}" does not exist; give the database of a server or an import')
-        self._engine = _engine(address, writing=writer is not None)
+        self.writable = writer is not None
+        address = parse_address(url)
+        kind = SqliteBackend if address.drivername == "sqlite" else PostgresBackend
+        self._backend: Backend = kind(address, writer)
+        self.shared = self._backend.shared
+        self.settle_after_us = self._backend.settle_after_us
+        self._name = self._backend.name
         try:
-            self._check_version(migrate=writer is not None)
+            self._check_version(migrate=self.writable)
         except BaseException:
             self.close()
             raise
 
-    @property
-    def writable(self) -> bool:
-        """Whether this process holds the writer's lock."""
-        return self._lock is not None
+    def __enter__(self) -> Self:
+        return self
 
-    def write(self, entries: Sequence[Entry], now_us: int) -> list[Result]:
-        """Append the entries in one durable transaction; one result each, in order."""
-        if self._lock is None:
-            raise StoreError(f'"{self.url}" is open for reading only')
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+    def write(self, entries: Sequence[Entry], now_us: int, *, live: bool = False) -> list[Result]:
+        """Append the entries in one durable transaction; one result each, in order.
+
+        ``live`` entries are late if they are stamped at or before the settled time.
+        """
+        if not self.writable:
+            raise StoreError(f'"{self._name}" is open for reading only')
         try:
-            with self._engine.begin() as connection:
-                return write_entries(connection, entries, now_us)
-        except (SQLAlchemyError, OverflowError, UnicodeEncodeError) as error:
+            return self._write(entries, now_us, live=live)
+        except StoreLostError as first:
+            if not first.unsure:
+                raise
+        # The connection broke amid the transaction: was it committed? A new connection tells.
+        try:
+            return self._write(entries, now_us, live=live, again=True)
+        except StoreLostError as second:
+            raise StoreLostError(str(second), unsure=True) from second
+
+    def _write(
+        self, entries: Sequence[Entry], now_us: int, *, live: bool, again: bool = False
+    ) -> list[Result]:
+        try:
+            with self._backend.engine.begin() as connection:
+                return write_entries(connection, entries, now_us, live=live, again=again)
+        except (SQLAlchemyError, OverflowError, ValueError) as error:
             # The driver raises the last two as they are, for values that no column holds.
-            if _read_only(error):
-                # A connection that met a read-only file stays so; the next is to look again.
-                self._engine.dispose()
-            raise StoreError(f'"{self.url}" refused a write: {said(error)}') from error
+            raise self._refused("a write", error) from error
 
     def read(self, query: Callable[[Connection], T]) -> T:
         """What ``query`` returns, run in one short read transaction."""
         try:
-            with self._engine.connect() as connection:
+            with self._backend.engine.connect() as connection:
                 return query(connection)
         except SQLAlchemyError as error:
-            raise StoreError(f'"{self.url}" refused a read: {said(error)}') from error
+            raise self._refused("a read", error) from error
+
+    def ping(self) -> None:
+        """Ask the database for nothing; raises as all methods do."""
+        self.read(lambda c: c.execute(text("SELECT 1")))
+
+    def lead(self) -> bool:
+        """Take or keep the place of the one learner; whether this process has it."""
+        return self._backend.lead()
 
     def checkpoint(self) -> None:
         """Move what the write-ahead log holds into the database, without waiting for readers."""
         try:
-            with self._engine.connect() as connection:
-                connection.execute(text("PRAGMA wal_checkpoint(PASSIVE)"))
+            self._backend.checkpoint()
         except SQLAlchemyError as error:
-            raise StoreError(f'"{self.url}" refused a checkpoint: {said(error)}') from error
+            raise self._refused("a checkpoint", error) from error
 
     def close(self) -> None:
-        """Release connections and the lock."""
-        self._engine.dispose()
-        if self._lock:
-            self._lock.release()
-            self._lock = None
+        """Release connections, the learner's place and the lock."""
+        self._backend.close()
+
+    def _refused(self, what: str, error: Exception) -> StoreError:
+        if self._backend.lost(error):
+            unsure = isinstance(error, DBAPIError) and error.connection_invalidated
+            return StoreLostError(
+                f'"{self._name}" cannot be used now: {said(error)}', unsure=unsure
+            )
+        return StoreError(f'"{self._name}" refused {what}: {said(error)}')
 
     def _check_version(self, *, migrate: bool) -> None:
         try:
-            with self._engine.connect() as connection:
+            with self._backend.engine.connect() as connection:
                 version = _version(connection)
-        except DatabaseError as error:
-            raise StoreError(f'"{self.url}" is no database of ours: {said(error)}') from error
+        except SQLAlchemyError as error:
+            if self._backend.lost(error):
+                raise StoreLostError(
+                    f'"{self._name}" cannot be opened: {said(error)}; '
+                    "give an address whose server runs and holds that database",
+                    unsure=False,
+                ) from error
+            raise StoreError(f'"{self._name}" is no database of ours: {said(error)}') from error
         if version == HEAD:
             return
         if not migrate:
+            if version is None:
+                raise StoreError(
+                    f'"{self._name}" holds no log; give the database of a server or an import'
+                )
             raise StoreError(
-                f'"{self.url}" is of version {version}, this code of {HEAD}; '
+                f'"{self._name}" is of version {version}, this code of {HEAD}; '
                 "open it once with a writing command to migrate it"
             )
         from engine.store.migrations import upgrade  # noqa: PLC0415  Alembic is slow to import
 
         try:
-            upgrade(self._engine)
+            upgrade(self._backend)
         except LookupError as error:
             raise StoreError(
-                f'"{self.url}" is of version {version}, which this code, of {HEAD}, does not know; '
-                "use the code that wrote it"
+                f'"{self._name}" is of version {version}, which this code, of {HEAD}, does not '
+                "know; use the code that wrote it"
             ) from error
         except SQLAlchemyError as error:
             raise StoreError(
-                f'"{self.url}" is no database of ours and cannot become one: {said(error)}'
+                f'"{self._name}" is no database of ours and cannot become one: {said(error)}'
             ) from error
 
 
@@ -133,53 +163,3 @@ def _version(connection: Connection) -> str | None:
         return None
     version: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
     return version
-
-
-def address_of(url: str) -> URL:
-    """The address that ``url`` writes; raises StoreError if it is none of a SQLite file."""
-    try:
-        address = make_url(url)
-    except ArgumentError as error:
-        raise StoreError(
-            f'database "{url}" is no address; write sqlite:///path/to/file.db'
-        ) from error
-    if address.drivername != "sqlite" or not address.database or address.database == ":memory:":
-        raise StoreError(
-            f'database "{address.render_as_string()}" is not a SQLite file; '
-            "write sqlite:///path/to/file.db"
-        )
-    return address
-
-
-def _engine(address: URL, *, writing: bool) -> Engine:
-    # A reader opens anew each time, so that it never holds a transaction that keeps the
-    # write-ahead log from being folded back.
-    engine = (
-        create_engine(address, connect_args={"check_same_thread": False, "timeout": 30})
-        if writing
-        else create_engine(address, connect_args={"timeout": 30}, poolclass=NullPool)
-    )
-
-    @event.listens_for(engine, "connect")
-    def settings(connection: object, _entry: ConnectionPoolEntry) -> None:
-        cursor = connection.cursor()  # type: ignore[attr-defined]  # a DBAPI connection, which SQLAlchemy leaves untyped
-        if writing:
-            cursor.execute("PRAGMA journal_mode = WAL")
-            cursor.execute("PRAGMA synchronous = FULL")
-            cursor.execute("PRAGMA wal_autocheckpoint = 0")
-        else:
-            cursor.execute("PRAGMA query_only = ON")
-        cursor.execute("PRAGMA cache_size = -16000")
-        cursor.close()
-
-    return engine
-
-
-def _read_only(error: Exception) -> bool:
-    name = getattr(getattr(error, "orig", None), "sqlite_errorname", "")
-    return str(name).startswith("SQLITE_READONLY")
-
-
-def said(error: Exception) -> str:
-    """What the database said, without the statement and its values, which may be personal."""
-    return str(getattr(error, "orig", None) or type(error).__name__)

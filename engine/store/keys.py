@@ -1,8 +1,8 @@
-"""Where keys are kept: a table in a small SQLite file of its own, beside the database.
+"""Where keys are kept: a table of PostgreSQL, or one in a small SQLite file beside the database.
 
-The log has one writing process. Keys are written by the command line while that process serves,
-each in one short transaction, so they do not stand in the log's file: no commit of a decision ever
-waits for them, and a restored backup of the log brings no revoked key back.
+A SQLite log has one writing process. Keys are written by the command line while that process
+serves, each in one short transaction, so they do not stand in the log's file: no commit of a
+decision ever waits for them, and a restored backup of the log brings no revoked key back.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from sqlalchemy import (
     BigInteger,
     Column,
     Connection,
+    Engine,
     LargeBinary,
     MetaData,
     Row,
     String,
     Table,
     create_engine,
+    inspect,
     select,
 )
 from sqlalchemy.engine import URL
@@ -30,7 +32,8 @@ from sqlalchemy.pool import NullPool
 
 from engine.errors import StoreError
 from engine.keys import Key, Scope
-from engine.store.database import address_of, said
+from engine.store.backend import parse_address, said
+from engine.store.postgres import engine_of
 
 T = TypeVar("T")
 
@@ -48,10 +51,10 @@ _keys = Table(
 
 
 class KeyStore:
-    """The keys of one database; every method raises StoreError where the file refuses.
+    """The keys of one database; every method raises StoreError where it refuses.
 
-    Each call opens the file anew, so that one value may be used from any thread, and a file that
-    was put in its place is seen.
+    Each call opens the database anew, so that one value may be used from any thread, and a file
+    that was put in its place is seen.
     """
 
     def __init__(self, url: str) -> None:
@@ -62,10 +65,21 @@ class KeyStore:
         StoreError
             If the address is none of ours.
         """
-        log = Path(str(address_of(url).database))
-        self.path = log.with_name(log.name + ".keys")
-        address = URL.create("sqlite", database=str(self.path))
-        self._engine = create_engine(address, connect_args={"timeout": 10}, poolclass=NullPool)
+        address = parse_address(url)
+        self.path: Path | None = None
+        self._engine: Engine
+        if address.drivername == "sqlite":
+            log = Path(str(address.database))
+            self.path = log.with_name(log.name + ".keys")
+            self.name = str(self.path)
+            self._engine = create_engine(
+                URL.create("sqlite", database=self.name),
+                connect_args={"timeout": 10},
+                poolclass=NullPool,
+            )
+        else:
+            self.name = address.render_as_string()
+            self._engine = engine_of(address, "evenhand keys", poolclass=NullPool)
 
     def add(self, key: Key) -> None:
         """Store a key, durably."""
@@ -82,7 +96,7 @@ class KeyStore:
 
     def revoke(self, id_: str, now_us: int) -> bool:
         """Put a key out of force, durably; whether there is one of that id in force."""
-        if not self.path.exists():
+        if not self._made():
             return False
         in_force = _keys.c.id == id_, _keys.c.revoked_at.is_(None)
         changed = _keys.update().where(*in_force).values(revoked_at=now_us)
@@ -90,21 +104,29 @@ class KeyStore:
 
     def all(self) -> list[Key]:
         """Every key, revoked ones too, in the order of creation."""
-        # The path is looked at first, since SQLite would make the file that it is asked to open.
-        if not self.path.exists():
+        if not self._made():
             return []
         ordered = select(_keys).order_by(_keys.c.created_at, _keys.c.id)
         return self._run(lambda c: [_key_of(row) for row in c.execute(ordered)])
 
+    def _made(self) -> bool:
+        """Whether any key was ever stored."""
+        if self.path is not None:
+            # Looked at first, since SQLite would make the file that it is asked to open.
+            return self.path.exists()
+        return self._run(lambda c: inspect(c).has_table(_keys.name))
+
     def _make(self) -> None:
-        """Make the file and its table, unless they are there; only its owner may read it."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
-        except OSError as error:
-            raise StoreError(
-                f"{self.path} cannot be written: {error.strerror}; run this as the user who serves"
-            ) from error
+        """Make the table, and its file, unless they are there; only its owner may read the file."""
+        if self.path is not None:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+            except OSError as error:
+                raise StoreError(
+                    f"{self.name} cannot be written: {error.strerror}; "
+                    "run this as the user who serves"
+                ) from error
         self._run(_metadata.create_all)
 
     def _run(self, work: Callable[[Connection], T]) -> T:
@@ -114,7 +136,7 @@ class KeyStore:
         except (SQLAlchemyError, ValueError) as error:
             # The latter at a scope of a later version.
             raise StoreError(
-                f"{self.path} holds no keys that can be used: {said(error)}"
+                f"{self.name} holds no keys that can be used: {said(error)}"
             ) from error
 
 

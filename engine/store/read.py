@@ -220,11 +220,16 @@ def snapshot_bytes(connection: Connection, digest: str) -> bytes | None:
     return data
 
 
-def lineage(connection: Connection, learner: str, spec: str) -> list[SnapshotRow]:
-    """A learner's snapshots under one spec, newest first."""
+def lineage(
+    connection: Connection, learner: str, spec: str, limit: int | None = None
+) -> list[SnapshotRow]:
+    """A learner's snapshots under one spec, newest first, at most ``limit`` of them."""
     s = schema.snapshots
     rows = connection.execute(
-        select(s).where(s.c.learner == learner, s.c.spec == spec).order_by(s.c.seq.desc())
+        select(s)
+        .where(s.c.learner == learner, s.c.spec == spec)
+        .order_by(s.c.seq.desc())
+        .limit(limit)
     )
     return [_snapshot(row) for row in rows]
 
@@ -319,6 +324,16 @@ def last_commit(connection: Connection) -> int:
     """The time of the last commit of a decision, in microseconds; 0 before the first."""
     d = schema.decisions.c
     return connection.scalar(select(d.committed_at).order_by(d.seq.desc()).limit(1)) or 0
+
+
+def settled(connection: Connection) -> int:
+    """The time up to which learning takes all that is stamped as stored, in microseconds."""
+    return connection.scalar(select(schema.settled.c.until_us)) or 0
+
+
+def last_snapshot(connection: Connection) -> int:
+    """The log position of the last snapshot that was stored; 0 before the first."""
+    return connection.scalar(select(func.max(schema.snapshots.c.seq))) or 0
 
 
 def last_replayable(connection: Connection, limit: int) -> list[str]:

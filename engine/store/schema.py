@@ -25,10 +25,17 @@ metadata = MetaData()
 # SQLite makes an alias of its row id, and so a dense log position, only of this very type.
 _Position = BigInteger().with_variant(Integer(), "sqlite")
 
+
+def _text(length: int) -> String:
+    """Text that is ordered by its code points in every database, as Python orders it."""
+    by_code = String(length, collation="C")
+    return String(length).with_variant(by_code, "postgresql")
+
+
 revisions = Table(
     "revisions",
     metadata,
-    Column("digest", String(64), primary_key=True),
+    Column("digest", _text(64), primary_key=True),
     Column("content", LargeBinary, nullable=False),
 )
 
@@ -36,14 +43,14 @@ activations = Table(
     "activations",
     metadata,
     Column("seq", _Position, primary_key=True, autoincrement=True),
-    Column("digest", String(64), nullable=False),
+    Column("digest", _text(64), nullable=False),
     Column("activated_at", BigInteger, nullable=False),
 )
 
 snapshot_data = Table(
     "snapshot_data",
     metadata,
-    Column("digest", String(64), primary_key=True),
+    Column("digest", _text(64), primary_key=True),
     Column("data", LargeBinary, nullable=False),
 )
 
@@ -51,16 +58,16 @@ snapshots = Table(
     "snapshots",
     metadata,
     Column("seq", _Position, primary_key=True, autoincrement=True),
-    Column("learner", String(256), nullable=False),
-    Column("spec", String(16), nullable=False),
-    Column("digest", String(64), nullable=False),
-    Column("parent", String(64)),
+    Column("learner", _text(256), nullable=False),
+    Column("spec", _text(16), nullable=False),
+    Column("digest", _text(64), nullable=False),
+    Column("parent", _text(64)),
     Column("position_closes_at", BigInteger, nullable=False),
-    Column("position_decision_id", String(36), nullable=False),
+    Column("position_decision_id", _text(36), nullable=False),
     Column("passed", BigInteger, nullable=False),
     Column("learned", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
-    Column("units", String(64)),
+    Column("units", _text(64)),
     Index("snapshots_lineage", "learner", "spec", "seq"),
 )
 
@@ -68,14 +75,14 @@ decisions = Table(
     "decisions",
     metadata,
     Column("seq", _Position, primary_key=True, autoincrement=True),
-    Column("decision_id", String(36), nullable=False, unique=True),
-    Column("request_id", String(256), unique=True),
-    Column("request_digest", String(32)),
+    Column("decision_id", _text(36), nullable=False, unique=True),
+    Column("request_id", _text(256), unique=True),
+    Column("request_digest", _text(32)),
     Column("decided_at", BigInteger, nullable=False),
     Column("committed_at", BigInteger, nullable=False),
-    Column("origin", String(8), nullable=False),
-    Column("surface", String(64), nullable=False),
-    Column("unit", String(258), nullable=False),
+    Column("origin", _text(8), nullable=False),
+    Column("surface", _text(64), nullable=False),
+    Column("unit", _text(258), nullable=False),
     Column("record", LargeBinary, nullable=False),
     Index("decisions_unit", "unit", "decided_at"),
 )
@@ -83,10 +90,10 @@ decisions = Table(
 learnables = Table(
     "learnables",
     metadata,
-    Column("learner", String(256), nullable=False),
+    Column("learner", _text(256), nullable=False),
     Column("closes_at", BigInteger, nullable=False),
-    Column("decision_id", String(36), nullable=False),
-    Column("slot", String(64), nullable=False),
+    Column("decision_id", _text(36), nullable=False),
+    Column("slot", _text(64), nullable=False),
     PrimaryKeyConstraint("learner", "closes_at", "decision_id"),
     sqlite_with_rowid=False,
 )
@@ -94,17 +101,17 @@ learnables = Table(
 sticky_draws = Table(
     "sticky_draws",
     metadata,
-    Column("key", String(700), nullable=False),
+    Column("key", _text(700), nullable=False),
     Column("redraw", Integer, nullable=False),
-    Column("unit", String(258), nullable=False),
+    Column("unit", _text(258), nullable=False),
     Column("expires_at", BigInteger, nullable=False),
-    Column("draw_id", String(128), nullable=False),
-    Column("hashed", String(700), nullable=False),
+    Column("draw_id", _text(128), nullable=False),
+    Column("hashed", _text(700), nullable=False),
     Column("uniform", Float, nullable=False),
-    Column("action", String(64), nullable=False),
+    Column("action", _text(64), nullable=False),
     Column("propensity", Float, nullable=False),
-    Column("snapshot", String(64)),
-    Column("path", String(129)),
+    Column("snapshot", _text(64)),
+    Column("path", _text(129)),
     PrimaryKeyConstraint("key", "redraw"),
     Index("sticky_draws_unit", "unit", "expires_at"),
     Index("sticky_draws_hashed", "hashed"),
@@ -113,12 +120,12 @@ sticky_draws = Table(
 assignments = Table(
     "assignments",
     metadata,
-    Column("kind", String(16), nullable=False),
-    Column("id", String(64), nullable=False),
-    Column("unit", String(258), nullable=False),
-    Column("variant", String(64), nullable=False),
+    Column("kind", _text(16), nullable=False),
+    Column("id", _text(64), nullable=False),
+    Column("unit", _text(258), nullable=False),
+    Column("variant", _text(64), nullable=False),
     Column("assigned_at", BigInteger, nullable=False),
-    Column("decision_id", String(36), nullable=False),
+    Column("decision_id", _text(36), nullable=False),
     Column("probability", Float, nullable=False),
     Column("factors", Text, nullable=False),
     PrimaryKeyConstraint("kind", "id", "unit", "variant"),
@@ -128,8 +135,8 @@ assignments = Table(
 exposures = Table(
     "exposures",
     metadata,
-    Column("decision_id", String(36), nullable=False),
-    Column("slot", String(64), nullable=False),
+    Column("decision_id", _text(36), nullable=False),
+    Column("slot", _text(64), nullable=False),
     Column("occurred_at", BigInteger, nullable=False),
     Column("received_at", BigInteger, nullable=False),
     PrimaryKeyConstraint("decision_id", "slot"),
@@ -140,15 +147,15 @@ outcomes = Table(
     "outcomes",
     metadata,
     Column("seq", _Position, primary_key=True, autoincrement=True),
-    Column("outcome_id", String(256), nullable=False, unique=True),
-    Column("digest", String(32), nullable=False),
-    Column("decision_id", String(36)),
-    Column("unit", String(258)),
-    Column("metric", String(64), nullable=False),
+    Column("outcome_id", _text(256), nullable=False, unique=True),
+    Column("digest", _text(32), nullable=False),
+    Column("decision_id", _text(36)),
+    Column("unit", _text(258)),
+    Column("metric", _text(64), nullable=False),
     Column("value", Float, nullable=False),
     Column("occurred_at", BigInteger, nullable=False),
     Column("received_at", BigInteger, nullable=False),
-    Column("corrects", String(256)),
+    Column("corrects", _text(256)),
     Index("outcomes_decision", "decision_id"),
     Index("outcomes_unit", "unit", "metric", "occurred_at"),
 )
@@ -156,7 +163,13 @@ outcomes = Table(
 voids = Table(
     "voids",
     metadata,
-    Column("decision_id", String(36), primary_key=True),
-    Column("reason", String(256), nullable=False),
+    Column("decision_id", _text(36), primary_key=True),
+    Column("reason", _text(256), nullable=False),
     Column("at", BigInteger, nullable=False),
 )
+
+settled = Table("settled", metadata, Column("until_us", BigInteger, nullable=False))
+"""One row: the time up to which learning takes all that is stamped as stored.
+
+Where several processes write, its lock is also their turn to write.
+"""

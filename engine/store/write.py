@@ -10,6 +10,7 @@ import operator
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
+from math import isnan
 from typing import Any, TypeVar
 
 import msgspec
@@ -21,12 +22,15 @@ from engine.log import (
     DecisionEntry,
     Entry,
     ExposureEntry,
+    Late,
     Outcome,
     OutcomesEntry,
     Refused,
     Repeated,
     Result,
     RevisionEntry,
+    Settled,
+    SettleEntry,
     SnapshotEntry,
     StickyTaken,
     Stored,
@@ -41,10 +45,23 @@ MOST_PARAMETERS = 500
 T = TypeVar("T")
 
 
-def write_entries(connection: Connection, entries: Sequence[Entry], now_us: int) -> list[Result]:
-    """Append the entries within the connection's transaction; one result each, in order."""
-    batch = _Batch(connection, now_us)
+def write_entries(
+    connection: Connection,
+    entries: Sequence[Entry],
+    now_us: int,
+    *,
+    live: bool = False,
+    again: bool = False,
+) -> list[Result]:
+    """Append the entries within the connection's transaction; one result each, in order.
+
+    ``live`` entries are late if they are stamped at or before the settled time. ``again`` says that
+    the same entries may be stored already, by a transaction whose end was not seen.
+    """
+    batch = _Batch(connection, now_us, live=live)
     decisions = [e for e in entries if isinstance(e, DecisionEntry)]
+    if again:
+        batch.look_up_stored(decisions)
     outcomes = [o for e in entries if isinstance(e, OutcomesEntry) for o in e.outcomes]
     exposures = [e for e in entries if isinstance(e, ExposureEntry)]
     batch.look_up(decisions, outcomes, exposures)
@@ -56,9 +73,13 @@ def write_entries(connection: Connection, entries: Sequence[Entry], now_us: int)
 class _Batch:
     """What the log already holds of a batch's ids, and the rows that the batch adds."""
 
-    def __init__(self, connection: Connection, now_us: int) -> None:
+    def __init__(self, connection: Connection, now_us: int, *, live: bool) -> None:
         self.connection = connection
         self.now_us = now_us
+        self.live = live
+        self.settled_us = take_turn(connection)
+        self.settle_us: int | None = None
+        self.stored: set[str] = set()
         self.requests: dict[str, tuple[bytes, str | None]] = {}
         self.decision_slots: dict[str, tuple[str, ...]] = {}
         self.exposed: set[tuple[str, str]] = set()
@@ -66,6 +87,12 @@ class _Batch:
         self.outcome_digests: dict[str, str] = {}
         self.subjects: dict[str, tuple[str, str | None, str | None]] = {}
         self.rows: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+
+    def look_up_stored(self, decisions: Sequence[DecisionEntry]) -> None:
+        """Note which of the decisions are in the log already."""
+        d = schema.decisions.c
+        ids = [e.record.decision_id for e in decisions]
+        self.stored = {row.decision_id for row in self._matching([d.decision_id], ids)}
 
     def look_up(
         self,
@@ -118,6 +145,9 @@ class _Batch:
                 return Stored()
             case SnapshotEntry():
                 return self._add_snapshot(entry)
+            case SettleEntry():
+                self.settle_us = self.settled_us = max(self.settled_us, entry.until_us)
+                return Settled(self.settled_us)
             case RevisionEntry():
                 self.rows["revisions"].append({"digest": entry.digest, "content": entry.content})
                 self.rows["activations"].append(
@@ -127,10 +157,15 @@ class _Batch:
 
     def _add_decision(self, entry: DecisionEntry) -> Result:
         record = entry.record
+        late = entry.answer_by is not None and self.now_us > entry.answer_by
+        if record.decision_id in self.stored:
+            return Stored(void=late)
         if record.request_id is not None:
             known = self.requests.get(record.request_id)
             if known:
                 return Repeated(*known)
+        if self.live and record.decided_at <= self.settled_us:
+            return Late(self.settled_us)
         taken = {key: self.sticky[key] for key in entry.sticky if self._is_taken(key, entry)}
         if taken:
             return StickyTaken(taken)
@@ -189,7 +224,6 @@ class _Batch:
             }
             for a in record.assignments
         ]
-        late = entry.answer_by is not None and self.now_us > entry.answer_by
         if late:
             self._void(record.decision_id, "committed after its deadline")
         return Stored(void=late)
@@ -207,11 +241,16 @@ class _Batch:
             self.sticky[key] = drawn
 
     def _add_outcomes(self, entry: OutcomesEntry) -> Result:
+        if self.live and any(o.received_at <= self.settled_us for o in entry.outcomes):
+            return Late(self.settled_us)
         fresh: dict[str, str] = {}
         subjects: dict[str, tuple[str, str | None, str | None]] = {}
         rows = []
         duplicates = unmatched = 0
         for index, outcome in enumerate(entry.outcomes):
+            if isnan(outcome.value):
+                # One database would store it, another would not.
+                raise ValueError(f"outcome value {outcome.value}")
             digest = outcome.digest()
             known = self.outcome_digests.get(outcome.outcome_id) or fresh.get(outcome.outcome_id)
             if known == digest:
@@ -303,8 +342,28 @@ class _Batch:
         for name, rows in self.rows.items():
             if rows:
                 statement, columns = _insert(self.connection.dialect, name)
-                values = operator.itemgetter(*columns)
-                self.connection.exec_driver_sql(statement, [values(row) for row in rows])
+                if columns:
+                    values = operator.itemgetter(*columns)
+                    self.connection.exec_driver_sql(statement, [values(row) for row in rows])
+                else:
+                    self.connection.exec_driver_sql(statement, rows)
+        if self.settle_us is not None:
+            self.connection.execute(schema.settled.update().values(until_us=self.settle_us))
+
+
+def take_turn(connection: Connection) -> int:
+    """Wait for the turn to write, which ends with the transaction; the settled time.
+
+    One transaction at a time writes, so that log positions are in the order of commits, what was
+    looked up is still true when it is acted on, and no two wait for each other's rows.
+    """
+    statement = _TURN if connection.dialect.name == "postgresql" else _SETTLED
+    until_us: int = connection.exec_driver_sql(statement).scalar_one()
+    return until_us
+
+
+_SETTLED = "SELECT until_us FROM settled"
+_TURN = f"{_SETTLED} FOR UPDATE"
 
 
 _ONLY_IF_NEW = frozenset({"revisions", "voids"})
@@ -313,6 +372,8 @@ _ONLY_IF_NEW = frozenset({"revisions", "voids"})
 @lru_cache(maxsize=64)
 def _insert(dialect: Dialect, name: str) -> tuple[str, tuple[str, ...]]:
     """The insert of a table as the driver takes it, and the columns in the order of its values.
+
+    No columns: the driver takes rows by name.
 
     Compiled once: SQLAlchemy's own execution spends as long on each row's parameters as SQLite
     does on the row.

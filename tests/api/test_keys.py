@@ -34,6 +34,13 @@ def create(database: str, *scopes: Scope, name: str = "test") -> tuple[str, str]
     return key.id, secret
 
 
+def path_of(database: str) -> Path:
+    """The file that keeps a SQLite log's keys."""
+    path = KeyStore(database).path
+    assert path is not None
+    return path
+
+
 def bearer(secret: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {secret}"}
 
@@ -296,7 +303,7 @@ def test_a_running_server_follows_keys_and_keeps_secrets_out_of_its_log(
 
 def test_keys_that_cannot_be_read_hold_as_they_were_last_read(folder: Path, database: str) -> None:
     _, secret = create(database, Scope.DECIDE)
-    path = KeyStore(database).path
+    path = path_of(database)
     with InProcess(folder, database, keys=True) as served:
         path.write_bytes(b"nonsense" * 200)
 
@@ -309,7 +316,7 @@ def test_keys_that_cannot_be_read_hold_as_they_were_last_read(folder: Path, data
 
 
 def test_keys_that_cannot_be_read_at_the_start_are_bad_input(folder: Path, database: str) -> None:
-    KeyStore(database).path.write_bytes(b"nonsense" * 200)
+    path_of(database).write_bytes(b"nonsense" * 200)
     arguments = ["serve", f"--workspace={folder}", f"--database={database}", "--port=0"]
     ran = CliRunner().invoke(app, arguments)
     assert ran.exit_code == 2
@@ -347,12 +354,12 @@ def test_the_secret_stands_alone_on_standard_output(database: str) -> None:
     assert len(ran.stdout.split()) == 1
     assert "shown only now" in ran.stderr
     assert ran.stdout.strip() not in ran.stderr
-    assert stat.S_IMODE(KeyStore(database).path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path_of(database).stat().st_mode) == 0o600
 
 
 def test_a_name_that_is_none_is_bad_input(database: str) -> None:
     assert run(database, "create", "--name=a b", "--scope=decide", status=2)["field"] == "name"
-    assert not KeyStore(database).path.exists()
+    assert not path_of(database).exists()
 
 
 def test_a_table_of_keys_names_them(database: str) -> None:

@@ -8,6 +8,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from sqlalchemy import NullPool, create_engine, text
+from sqlalchemy.engine import make_url
+
 from engine.decide import Inputs, Model, Serving, StickyDraw, decide
 from engine.ids import uuid7
 from engine.learning import Learned, learn
@@ -27,6 +30,14 @@ HOUR = 3_600 * SECOND
 DAY = 24 * HOUR
 NOW = 20_000 * DAY + 9 * HOUR
 """2024-10-04 09:00 UTC."""
+
+
+def execute(url: str, statement: str, **values: Any) -> None:
+    """Change a database behind its store's back."""
+    drivername = "sqlite" if url.startswith("sqlite") else "postgresql+psycopg"
+    engine = create_engine(make_url(url).set(drivername=drivername), poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.execute(text(statement), values)
 
 
 def workspace_of(*texts: str) -> Workspace:

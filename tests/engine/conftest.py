@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
 from engine.store import Store
 
-BACKENDS: dict[str, Callable[[Path], str]] = {
-    "sqlite": lambda folder: f"sqlite:///{folder / 'log.db'}",
-}
-"""By name: the address of a new database, given a folder of one's own."""
 
-
-@pytest.fixture(params=BACKENDS)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of a database that does not exist yet."""
-    return BACKENDS[request.param](tmp_path)
+@pytest.fixture
+def url(any_url: str) -> str:
+    """The address of a database without a log yet."""
+    return any_url
 
 
 @pytest.fixture
 def store(url: str) -> Iterator[Store]:
-    """An empty database, open for writing."""
+    """An empty log, open for writing."""
     opened = Store(url, writer="tests")
     yield opened
     opened.close()

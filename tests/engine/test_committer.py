@@ -36,11 +36,11 @@ class Gate:
         self.entered = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
-    def write(self, entries: Sequence[Entry], now_us: int) -> list[Result]:
+    def write(self, entries: Sequence[Entry], now_us: int, *, live: bool) -> list[Result]:
         self.batches.append(list(entries))
         self._loop.call_soon_threadsafe(self.entered.set)
         self._open.wait()
-        return self._store.write(entries, now_us)
+        return self._store.write(entries, now_us, live=live)
 
     def checkpoint(self) -> None:
         self._store.checkpoint()

@@ -20,8 +20,20 @@ def made(name: str = "web", *scopes: Scope, id_: str = "k1", at: int = 1) -> tup
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> KeyStore:
+def store(url: str) -> KeyStore:
+    return KeyStore(url.replace("/log.db", "/deep/log.db"))
+
+
+@pytest.fixture
+def in_file(tmp_path: Path) -> KeyStore:
+    """Keys in a file, beside a database that does not exist yet."""
     return KeyStore(f"sqlite:///{tmp_path}/deep/log.db")
+
+
+def path_of(store: KeyStore) -> Path:
+    """The file of keys that stand in one."""
+    assert store.path is not None
+    return store.path
 
 
 def test_a_secret_has_256_random_bits_and_only_its_sha256_is_kept() -> None:
@@ -80,36 +92,36 @@ def test_a_key_is_revoked_once(store: KeyStore) -> None:
     assert [key.revoked_at for key in store.all()] == [5]
 
 
-def test_reading_makes_no_file_and_writing_makes_one_for_its_owner(store: KeyStore) -> None:
-    assert store.all() == []
-    assert not store.path.exists()
-    store.add(made()[0])
-    assert store.path.name == "log.db.keys"
-    assert stat.S_IMODE(store.path.stat().st_mode) == 0o600
+def test_reading_makes_no_file_and_writing_makes_one_for_its_owner(in_file: KeyStore) -> None:
+    assert in_file.all() == []
+    assert not path_of(in_file).exists()
+    in_file.add(made()[0])
+    assert path_of(in_file).name == "log.db.keys"
+    assert stat.S_IMODE(path_of(in_file).stat().st_mode) == 0o600
 
 
-def test_no_secret_is_in_the_file(store: KeyStore) -> None:
+def test_no_secret_is_in_the_file(in_file: KeyStore) -> None:
     key, secret = made()
-    store.add(key)
-    assert secret.encode() not in store.path.read_bytes()
-    assert secret.removeprefix("evh_").encode() not in store.path.read_bytes()
+    in_file.add(key)
+    assert secret.encode() not in path_of(in_file).read_bytes()
+    assert secret.removeprefix("evh_").encode() not in path_of(in_file).read_bytes()
 
 
-def test_a_file_of_something_else_is_a_store_error(store: KeyStore) -> None:
-    store.path.parent.mkdir(parents=True)
-    store.path.write_bytes(b"nonsense" * 200)
+def test_a_file_of_something_else_is_a_store_error(in_file: KeyStore) -> None:
+    path_of(in_file).parent.mkdir(parents=True)
+    path_of(in_file).write_bytes(b"nonsense" * 200)
     with pytest.raises(StoreError, match=r"log\.db\.keys holds no keys"):
-        store.all()
+        in_file.all()
     with pytest.raises(StoreError, match=r"log\.db\.keys holds no keys"):
-        store.add(made()[0])
+        in_file.add(made()[0])
 
 
-def test_a_scope_of_a_later_version_is_a_store_error(store: KeyStore) -> None:
-    store.add(made()[0])
-    with closing(sqlite3.connect(store.path)) as connection, connection:
+def test_a_scope_of_a_later_version_is_a_store_error(in_file: KeyStore) -> None:
+    in_file.add(made()[0])
+    with closing(sqlite3.connect(path_of(in_file))) as connection, connection:
         connection.execute("UPDATE keys SET scopes = 'decide fly'")
     with pytest.raises(StoreError, match="ValueError"):
-        store.all()
+        in_file.all()
 
 
 def test_an_address_that_is_none_is_a_store_error() -> None:

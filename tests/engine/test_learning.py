@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ from engine.store import read as ask
 from engine.workspace import Workspace
 from experiments import parse_units
 from policies import POLICY_KINDS, Feedback, snapshot_digest
-from tests.engine.build import DAY, HOUR, NOW, SECOND, Desk, decided, outcome, workspace_of
+from tests.engine.build import DAY, HOUR, NOW, SECOND, Desk, decided, execute, outcome, workspace_of
 
 WORLD = """\
 surfaces:
@@ -121,12 +120,12 @@ def test_a_correction_received_in_time_is_what_is_learned(desk: Desk) -> None:
 
 
 def test_an_outcome_that_came_before_its_decision_is_joined_to_it(
-    desk: Desk, store: Store, url: str
+    desk: Desk, store: Store, tmp_path: Path
 ) -> None:
     """It was sent for an id that was known before the decision was durable."""
     twin = Desk(store, desk.workspace)
     record = twin.decide(1, context={"weeks": 2})
-    other = Store(url.replace("log.db", "other.db"), writer="tests")
+    other = Store(f"sqlite:///{tmp_path / 'other.db'}", writer="tests")
     elsewhere = Desk(other, desk.workspace)
     result = elsewhere.report(outcome("o", record, 0.6, at=NOW + 1))
     assert result == Stored(1, 0, 1)
@@ -550,10 +549,8 @@ def test_a_beginning_is_stored_before_it_serves(desk: Desk, store: Store) -> Non
 
 
 def _damage(url: str, digest: str, data: bytes) -> None:
-    connection = sqlite3.connect(url.removeprefix("sqlite:///"))
-    connection.execute("UPDATE snapshot_data SET data = ? WHERE digest = ?", (data, digest))
-    connection.commit()
-    connection.close()
+    altered = "UPDATE snapshot_data SET data = :data WHERE digest = :digest"
+    execute(url, altered, data=data, digest=digest)
 
 
 @pytest.mark.parametrize("how", ["truncated", "a bit flipped", "emptied", "another's"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import sqlite3
 import subprocess
 import sys
 from collections import Counter
@@ -20,7 +19,17 @@ from engine.record import ChoiceRecord, DecisionRecord
 from engine.replay import MOST_DIFFERENCES, Replay, replay
 from engine.store import Store
 from engine.workspace import load_workspace
-from tests.engine.build import DAY, HOUR, NOW, SAMPLE, Desk, only_choice, outcome, workspace_of
+from tests.engine.build import (
+    DAY,
+    HOUR,
+    NOW,
+    SAMPLE,
+    Desk,
+    execute,
+    only_choice,
+    outcome,
+    workspace_of,
+)
 from tests.engine.replay_again import replays
 
 WORLD = """\
@@ -257,10 +266,7 @@ def test_an_altered_snapshot_stops_a_replay(desk: Desk, url: str) -> None:
         desk.decide(u, context={"need": True, "weeks": 1}, slots=("layout",)) for u in range(30)
     ]
     record = next(r for r in records if only_choice(r).snapshot)
-    connection = sqlite3.connect(url.removeprefix("sqlite:///"))
-    connection.execute("UPDATE snapshot_data SET data = x'00'")
-    connection.commit()
-    connection.close()
+    execute(url, "UPDATE snapshot_data SET data = :data", data=b"0")
     with pytest.raises(SnapshotError, match="was altered"):
         _replayed(desk, record)
 

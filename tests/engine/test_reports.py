@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,10 @@ LATER = NOW + 30 * DAY
 
 
 @pytest.fixture
-def log(store: Store, url: str) -> DatabaseLog:
+def log(store: Store, url: str) -> Iterator[DatabaseLog]:
     """The store's log as a report reads it."""
-    return DatabaseLog(url)
+    with closing(DatabaseLog(url)) as source:
+        yield source
 
 
 def _ope(log: LogSource, *targets: str, as_of_us: int = LATER, **more: Any) -> dict[str, Any]:

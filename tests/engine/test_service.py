@@ -117,7 +117,7 @@ class Unsteady(Store):
         self._reads: Gate | None = None
         self._is_slow: Callable[[object], bool] = lambda _: True
 
-    def write(self, entries: Sequence[Entry], now_us: int) -> list[Result]:
+    def write(self, entries: Sequence[Entry], now_us: int, *, live: bool = False) -> list[Result]:
         self.batches.append(list(entries))
         gate, self._writes = self._writes, None
         if gate:
@@ -125,7 +125,7 @@ class Unsteady(Store):
         if self.fault and any(isinstance(entry, self.faulty) for entry in entries):
             self.refused += 1
             raise self.fault
-        results = super().write(entries, now_us)
+        results = super().write(entries, now_us, live=live)
         if any(isinstance(entry, VoidEntry) for entry in entries):
             self.voided.set()
         return results

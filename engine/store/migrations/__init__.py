@@ -1,4 +1,4 @@
-"""Alembic's migrations, applied by the writing process when it opens a database."""
+"""Alembic's migrations, applied by a writing process when it opens a database."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import Engine
+
+from engine.store.backend import Backend
 
 FOLDER = Path(__file__).parent
 
 
-def upgrade(engine: Engine) -> None:
+def upgrade(backend: Backend) -> None:
     """Bring the database to the newest version, in one transaction.
 
     Raises
@@ -22,11 +23,8 @@ def upgrade(engine: Engine) -> None:
     """
     config = Config()
     config.set_main_option("script_location", str(FOLDER))
-    with engine.begin() as connection:
-        if connection.dialect.name == "sqlite":
-            # Python's driver begins a transaction before rows are changed, but not before tables
-            # are: a process killed between two of them would leave a half-made database.
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+    with backend.engine.begin() as connection:
+        backend.begin_migration(connection)
         config.attributes["connection"] = connection
         try:
             command.upgrade(config, "head")

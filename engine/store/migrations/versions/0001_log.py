@@ -9,6 +9,12 @@ branch_labels = None
 depends_on = None
 
 
+def _text(length: int) -> sa.String:
+    """Text that is ordered by its code points in every database, as Python orders it."""
+    by_code = sa.String(length, collation="C")
+    return sa.String(length).with_variant(by_code, "postgresql")
+
+
 def upgrade() -> None:
     """Create every table."""
     op.create_table(
@@ -19,18 +25,18 @@ def upgrade() -> None:
             autoincrement=True,
             nullable=False,
         ),
-        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("digest", _text(64), nullable=False),
         sa.Column("activated_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("seq"),
     )
     op.create_table(
         "assignments",
-        sa.Column("kind", sa.String(length=16), nullable=False),
-        sa.Column("id", sa.String(length=64), nullable=False),
-        sa.Column("unit", sa.String(length=258), nullable=False),
-        sa.Column("variant", sa.String(length=64), nullable=False),
+        sa.Column("kind", _text(16), nullable=False),
+        sa.Column("id", _text(64), nullable=False),
+        sa.Column("unit", _text(258), nullable=False),
+        sa.Column("variant", _text(64), nullable=False),
         sa.Column("assigned_at", sa.BigInteger(), nullable=False),
-        sa.Column("decision_id", sa.String(length=36), nullable=False),
+        sa.Column("decision_id", _text(36), nullable=False),
         sa.Column("probability", sa.Float(), nullable=False),
         sa.Column("factors", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("kind", "id", "unit", "variant"),
@@ -44,14 +50,14 @@ def upgrade() -> None:
             autoincrement=True,
             nullable=False,
         ),
-        sa.Column("decision_id", sa.String(length=36), nullable=False),
-        sa.Column("request_id", sa.String(length=256), nullable=True),
-        sa.Column("request_digest", sa.String(length=32), nullable=True),
+        sa.Column("decision_id", _text(36), nullable=False),
+        sa.Column("request_id", _text(256), nullable=True),
+        sa.Column("request_digest", _text(32), nullable=True),
         sa.Column("decided_at", sa.BigInteger(), nullable=False),
         sa.Column("committed_at", sa.BigInteger(), nullable=False),
-        sa.Column("origin", sa.String(length=8), nullable=False),
-        sa.Column("surface", sa.String(length=64), nullable=False),
-        sa.Column("unit", sa.String(length=258), nullable=False),
+        sa.Column("origin", _text(8), nullable=False),
+        sa.Column("surface", _text(64), nullable=False),
+        sa.Column("unit", _text(258), nullable=False),
         sa.Column("record", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("seq"),
         sa.UniqueConstraint("decision_id"),
@@ -60,8 +66,8 @@ def upgrade() -> None:
     op.create_index("decisions_unit", "decisions", ["unit", "decided_at"], unique=False)
     op.create_table(
         "exposures",
-        sa.Column("decision_id", sa.String(length=36), nullable=False),
-        sa.Column("slot", sa.String(length=64), nullable=False),
+        sa.Column("decision_id", _text(36), nullable=False),
+        sa.Column("slot", _text(64), nullable=False),
         sa.Column("occurred_at", sa.BigInteger(), nullable=False),
         sa.Column("received_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("decision_id", "slot"),
@@ -69,10 +75,10 @@ def upgrade() -> None:
     )
     op.create_table(
         "learnables",
-        sa.Column("learner", sa.String(length=256), nullable=False),
+        sa.Column("learner", _text(256), nullable=False),
         sa.Column("closes_at", sa.BigInteger(), nullable=False),
-        sa.Column("decision_id", sa.String(length=36), nullable=False),
-        sa.Column("slot", sa.String(length=64), nullable=False),
+        sa.Column("decision_id", _text(36), nullable=False),
+        sa.Column("slot", _text(64), nullable=False),
         sa.PrimaryKeyConstraint("learner", "closes_at", "decision_id"),
         sqlite_with_rowid=False,
     )
@@ -84,15 +90,15 @@ def upgrade() -> None:
             autoincrement=True,
             nullable=False,
         ),
-        sa.Column("outcome_id", sa.String(length=256), nullable=False),
-        sa.Column("digest", sa.String(length=32), nullable=False),
-        sa.Column("decision_id", sa.String(length=36), nullable=True),
-        sa.Column("unit", sa.String(length=258), nullable=True),
-        sa.Column("metric", sa.String(length=64), nullable=False),
+        sa.Column("outcome_id", _text(256), nullable=False),
+        sa.Column("digest", _text(32), nullable=False),
+        sa.Column("decision_id", _text(36), nullable=True),
+        sa.Column("unit", _text(258), nullable=True),
+        sa.Column("metric", _text(64), nullable=False),
         sa.Column("value", sa.Float(), nullable=False),
         sa.Column("occurred_at", sa.BigInteger(), nullable=False),
         sa.Column("received_at", sa.BigInteger(), nullable=False),
-        sa.Column("corrects", sa.String(length=256), nullable=True),
+        sa.Column("corrects", _text(256), nullable=True),
         sa.PrimaryKeyConstraint("seq"),
         sa.UniqueConstraint("outcome_id"),
     )
@@ -100,13 +106,13 @@ def upgrade() -> None:
     op.create_index("outcomes_unit", "outcomes", ["unit", "metric", "occurred_at"], unique=False)
     op.create_table(
         "revisions",
-        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("digest", _text(64), nullable=False),
         sa.Column("content", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("digest"),
     )
     op.create_table(
         "snapshot_data",
-        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("digest", _text(64), nullable=False),
         sa.Column("data", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("digest"),
     )
@@ -118,40 +124,40 @@ def upgrade() -> None:
             autoincrement=True,
             nullable=False,
         ),
-        sa.Column("learner", sa.String(length=256), nullable=False),
-        sa.Column("spec", sa.String(length=16), nullable=False),
-        sa.Column("digest", sa.String(length=64), nullable=False),
-        sa.Column("parent", sa.String(length=64), nullable=True),
+        sa.Column("learner", _text(256), nullable=False),
+        sa.Column("spec", _text(16), nullable=False),
+        sa.Column("digest", _text(64), nullable=False),
+        sa.Column("parent", _text(64), nullable=True),
         sa.Column("position_closes_at", sa.BigInteger(), nullable=False),
-        sa.Column("position_decision_id", sa.String(length=36), nullable=False),
+        sa.Column("position_decision_id", _text(36), nullable=False),
         sa.Column("passed", sa.BigInteger(), nullable=False),
         sa.Column("learned", sa.BigInteger(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.Column("units", sa.String(length=64), nullable=True),
+        sa.Column("units", _text(64), nullable=True),
         sa.PrimaryKeyConstraint("seq"),
     )
     op.create_index("snapshots_lineage", "snapshots", ["learner", "spec", "seq"], unique=False)
     op.create_table(
         "sticky_draws",
-        sa.Column("key", sa.String(length=700), nullable=False),
+        sa.Column("key", _text(700), nullable=False),
         sa.Column("redraw", sa.Integer(), nullable=False),
-        sa.Column("unit", sa.String(length=258), nullable=False),
+        sa.Column("unit", _text(258), nullable=False),
         sa.Column("expires_at", sa.BigInteger(), nullable=False),
-        sa.Column("draw_id", sa.String(length=128), nullable=False),
-        sa.Column("hashed", sa.String(length=700), nullable=False),
+        sa.Column("draw_id", _text(128), nullable=False),
+        sa.Column("hashed", _text(700), nullable=False),
         sa.Column("uniform", sa.Float(), nullable=False),
-        sa.Column("action", sa.String(length=64), nullable=False),
+        sa.Column("action", _text(64), nullable=False),
         sa.Column("propensity", sa.Float(), nullable=False),
-        sa.Column("snapshot", sa.String(length=64), nullable=True),
-        sa.Column("path", sa.String(length=129), nullable=True),
+        sa.Column("snapshot", _text(64), nullable=True),
+        sa.Column("path", _text(129), nullable=True),
         sa.PrimaryKeyConstraint("key", "redraw"),
     )
     op.create_index("sticky_draws_hashed", "sticky_draws", ["hashed"], unique=False)
     op.create_index("sticky_draws_unit", "sticky_draws", ["unit", "expires_at"], unique=False)
     op.create_table(
         "voids",
-        sa.Column("decision_id", sa.String(length=36), nullable=False),
-        sa.Column("reason", sa.String(length=256), nullable=False),
+        sa.Column("decision_id", _text(36), nullable=False),
+        sa.Column("reason", _text(256), nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("decision_id"),
     )
