@@ -86,6 +86,11 @@ class Committer:
         if self.lost:
             raise StoreLostError(str(self.lost), unsure=False)
 
+    def lose(self, error: StoreLostError) -> None:
+        """Refuse entries until the database answers again, since it was found out of reach."""
+        self.failure = self.lost = error
+        self._wake.set()
+
     async def write(self, entry: Entry, since: int) -> Result:
         """Make one entry durable."""
         return await self.submit(entry, since).done
@@ -157,6 +162,8 @@ class Committer:
         loop = asyncio.get_running_loop()
         batches = 0
         while True:
+            if self.lost:
+                await self._found(loop)
             if not self._waiting:
                 if self._closing:
                     break
@@ -173,8 +180,6 @@ class Committer:
             self._committing = []
             if self._observe:
                 self._observe(len(batch), loop.time() - began)
-            if self.lost:
-                await self._found(loop)
             batches += 1
             if batches % CHECKPOINT_EVERY == 0:
                 self._checkpoint()
@@ -198,7 +203,7 @@ class Committer:
             )
         except StoreLostError as lost:
             # Nothing else would fare better: nobody waits until each was tried.
-            self.failure = self.lost = lost
+            self.lose(lost)
             for ticket in batch:
                 _fail(ticket, lost)
             return

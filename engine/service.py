@@ -486,6 +486,9 @@ class Engine:
                 await self.follow_once()
                 told = None
             except EngineError as error:
+                if isinstance(error, StoreLostError):
+                    # Readiness tells, though nobody has asked for a decision since.
+                    self._committer.lose(error)
                 if str(error) != told:
                     told = str(error)
                     self._warn(told)

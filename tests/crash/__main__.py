@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.crash.rounds import crash
+from tests.postgres import any_server
 
 
 def main() -> int:
@@ -16,10 +18,17 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=300, help="kills (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the load and the moments of kills")
     parser.add_argument("--database", help="an address of a new database (default: a SQLite file)")
+    parser.add_argument("--postgres", action="store_true", help="on a PostgreSQL server")
+    parser.add_argument("--replicas", type=int, default=1, help="servers on one database")
     given = parser.parse_args()
-    with TemporaryDirectory() as folder:
+    if given.replicas > 1 and not (given.postgres or given.database):
+        parser.error("several replicas need --postgres, or a --database that they can share")
+    with ExitStack() as stack:
+        folder = stack.enter_context(TemporaryDirectory())
         database = given.database or f"sqlite:///{folder}/log.db"
-        verdict = crash(Path(folder), database, given.rounds, given.seed, _progress)
+        if given.postgres:
+            database = stack.enter_context(any_server()).create()
+        verdict = crash(Path(folder), database, given.rounds, given.seed, _progress, given.replicas)
     told = verdict.told
     kills = ", ".join(f"{n} × {kind}" for kind, n in verdict.kills.items())
     print(f"\nkilled: {kills}")

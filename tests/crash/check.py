@@ -80,7 +80,7 @@ def _exposures(store: Store, workspace: Workspace, told: Told) -> Iterator[str]:
 
 
 def _outcomes(store: Store, told: Told) -> Iterator[str]:
-    rows = store.read(lambda c: ask.outcomes_after(c, 0, -1))
+    rows = store.read(lambda c: ask.outcomes_after(c, 0, 2**31 - 1))
     yield from _compared(
         "outcome", [row.outcome_id for row in rows], told.outcomes, told.outcomes_sent
     )

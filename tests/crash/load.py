@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from random import Random
+from threading import Event
 from typing import Any
 
 import httpx
@@ -72,12 +73,18 @@ class Client:
         self._number = 0
         self._unsure: Sent | None = None
         self._decisions: list[Body] = []
+        self._stopping = Event()
 
     def work(self, url: str) -> None:
-        """Send one thing after the other until the server is gone."""
+        """Send one thing after the other until the server is gone, or told to stop."""
+        self._stopping.clear()
         with httpx.Client(base_url=url, timeout=30) as http:
-            while self._send(http):
+            while not self._stopping.is_set() and self._send(http):
                 pass
+
+    def stop(self) -> None:
+        """Have the work end after what is being sent."""
+        self._stopping.set()
 
     def settle(self, url: str) -> None:
         """Send again what was not answered."""

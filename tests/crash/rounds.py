@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -63,62 +63,86 @@ class Verdict:
 
 
 def crash(
-    folder: Path, database: str, rounds: int, seed: int, progress: Callable[[str], None]
+    folder: Path,
+    database: str,
+    rounds: int,
+    seed: int,
+    progress: Callable[[str], None],
+    replicas: int = 1,
 ) -> Verdict:
-    """Run the rounds with their files in ``folder``, then check the database."""
+    """Run the rounds with their files in ``folder``, then check the database.
+
+    Of several replicas each round kills another, while clients go on with the rest.
+    """
     workspace = folder / "workspace"
     workspace.mkdir(parents=True, exist_ok=True)
     (workspace / "all.yaml").write_text(WORKSPACE, encoding="utf-8")
     random = Random(seed)
     shared = count()
-    clients = [Client(f"c{number}", seed, shared) for number in range(CLIENTS)]
+    clients = [Client(f"c{number}", seed, shared) for number in range(CLIENTS * replicas)]
     verdict = Verdict()
-    log = folder / "server.log"
-    with Server(workspace, database, log, f"--learn-every={LEARN_EVERY_S}") as server:
+    learn = f"--learn-every={LEARN_EVERY_S}"
+    with ExitStack() as stack:
+        servers = [
+            stack.enter_context(Server(workspace, database, folder / f"server{n}.log", learn))
+            for n in range(replicas)
+        ]
         for number in range(rounds):
             kind = KILLS[number % len(KILLS)]
-            _round(server, clients, random, kind)
+            _round(servers, number % replicas, clients, random, kind)
             verdict.kills[kind] = verdict.kills.get(kind, 0) + 1
             known = _acknowledged(clients)
             progress(f"round {number + 1}/{rounds}: {kind} killed, {known:,} acknowledged")
             if _refused(clients):
                 break
-        for client in clients:
-            client.settle(server.url)
-        reader = Store(database)
+        for number, client in enumerate(clients):
+            # What one replica did not answer, another does.
+            client.settle(servers[(number + 1) % replicas].url)
+        reader = stack.enter_context(Store(database))
         loaded = load_workspace(workspace)
         with suppress(AssertionError):
             # What a learner never passes is among the findings.
             until(lambda: all_learned(reader, loaded), "all to be learned")
-        server.signal(signal.SIGTERM)
-        server.ended()
-    verdict.told = together(clients)
-    verdict.findings = findings(reader, loaded, verdict.told, seed)
-    reader.close()
+        for server in servers:
+            server.signal(signal.SIGTERM)
+            server.ended()
+        verdict.told = together(clients)
+        verdict.findings = findings(reader, loaded, verdict.told, seed)
     return verdict
 
 
-def _round(server: Server, clients: list[Client], random: Random, kind: str) -> None:
-    """Load the server, kill it or its learner amid that, and leave a server that runs."""
-    threads = [Thread(target=client.work, args=(server.url,)) for client in clients]
+def _round(
+    servers: Sequence[Server], victim: int, clients: list[Client], random: Random, kind: str
+) -> None:
+    """Load the servers, kill one of them or its learner amid that, and leave all running."""
+    server = servers[victim]
+    threads = [
+        Thread(target=client.work, args=(servers[number % len(servers)].url,))
+        for number, client in enumerate(clients)
+    ]
     for thread in threads:
         thread.start()
     _loaded(clients, random)
     if kind == "learner" and not _refused(clients):
-        _kill_learner(server.pid)
+        _kill_learner([one.pid for one in servers])
         _loaded(clients, random)
     if kind != "server at its start":
         # Else no learner would ever live to store what it learned.
-        until(lambda: _refused(clients) or server.logged("learned"), "a snapshot")
+        until(
+            lambda: _refused(clients) or any(one.logged("learned") for one in servers),
+            "a snapshot",
+        )
     time.sleep(random.uniform(0, 0.02))
     server.kill()
-    for thread in threads:
-        thread.join()
     if kind == "server at its start":
         server.spawn()
         time.sleep(random.uniform(0, STARTING_S))
         server.kill()
     server.start()
+    for client in clients:
+        client.stop()
+    for thread in threads:
+        thread.join()
 
 
 def _loaded(clients: list[Client], random: Random) -> None:
@@ -135,11 +159,11 @@ def _refused(clients: list[Client]) -> bool:
     return any(client.told.refusals for client in clients)
 
 
-def _kill_learner(server: int) -> None:
-    """Kill −9 the server's child, waited for."""
+def _kill_learner(servers: Sequence[int]) -> None:
+    """Kill −9 the child of one of the servers, waited for."""
 
     def killed() -> bool:
-        for pid in _children(server):
+        for pid in (child for server in servers for child in _children(server)):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
                 return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -11,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 from engine.committer import MOST_IN_BATCH, MOST_WAITING, Committer
-from engine.errors import StoreError
+from engine.errors import StoreError, StoreLostError
 from engine.ids import uuid7
 from engine.log import Entry, OutcomesEntry, Refused, Result, Stored, VoidEntry, decision_entry
 from engine.store import Store
@@ -252,3 +253,79 @@ def test_a_full_queue_refuses_and_queues_nothing(store: Store) -> None:
 
     _play(store, scene)
     assert store.read(ask.counts)["voids"] == 1
+
+
+# A database that cannot be reached ---------------------------------------------------------------
+
+
+class Gone:
+    """A store whose database is out of reach until it is brought back."""
+
+    def __init__(self, *, unsure: bool = False) -> None:
+        self.writes = 0
+        self.back = threading.Event()
+        self._unsure = unsure
+
+    def write(self, entries: Sequence[Entry], now_us: int, *, live: bool) -> list[Result]:
+        self.writes += 1
+        self.ping()
+        return [Stored()] * len(entries)
+
+    def ping(self) -> None:
+        if not self.back.is_set():
+            raise StoreLostError("gone", unsure=self._unsure)
+
+
+async def _until(found: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not found():
+            await asyncio.to_thread(time.sleep, 0.01)
+
+
+def test_while_the_database_is_gone_nobody_waits_for_it_and_then_it_goes_on_by_itself() -> None:
+    async def played() -> None:
+        gone = Gone(unsure=True)
+        committer = Committer(gone, lambda: NOW)  # type: ignore[arg-type]  # has what the committer asks of a store
+        tickets = [committer.submit(_outcome(number), NOW) for number in range(3)]
+        failed = await asyncio.gather(*(t.done for t in tickets), return_exceptions=True)
+        assert [getattr(error, "unsure", None) for error in failed] == [True] * 3
+        assert gone.writes == 1
+        with pytest.raises(StoreLostError) as caught:
+            committer.submit(_outcome(9), NOW)
+        assert not caught.value.unsure
+        assert str(committer.failure) == "gone"
+        gone.back.set()
+        await _until(lambda: committer.lost is None)
+        assert await committer.write(_outcome(1), NOW) == Stored()
+        assert committer.failure is None
+        await committer.close()
+
+    asyncio.run(played())
+
+
+def test_what_waits_when_the_database_is_found_gone_is_refused_at_once() -> None:
+    async def played() -> None:
+        gone = Gone()
+        committer = Committer(gone, lambda: NOW)  # type: ignore[arg-type]  # has what the committer asks of a store
+        tickets = [committer.submit(_outcome(n), NOW) for n in range(MOST_IN_BATCH + 5)]
+        failed = await asyncio.gather(*(t.done for t in tickets), return_exceptions=True)
+        assert {type(error) for error in failed} == {StoreLostError}
+        assert gone.writes == 1
+        await committer.close()
+
+    asyncio.run(played())
+
+
+def test_a_loss_that_another_noticed_refuses_entries_until_the_database_answers() -> None:
+    async def played() -> None:
+        gone = Gone()
+        committer = Committer(gone, lambda: NOW)  # type: ignore[arg-type]  # has what the committer asks of a store
+        committer.lose(StoreLostError("gone", unsure=False))
+        with pytest.raises(StoreLostError):
+            committer.submit(_outcome(1), NOW)
+        gone.back.set()
+        await _until(lambda: committer.lost is None)
+        assert await committer.write(_outcome(1), NOW) == Stored()
+        await committer.close()
+
+    asyncio.run(played())

@@ -25,6 +25,7 @@ from engine.ids import uuid7
 from engine.log import (
     DecisionEntry,
     ExposureEntry,
+    Late,
     Learnable,
     Outcome,
     OutcomesEntry,
@@ -32,6 +33,8 @@ from engine.log import (
     Refused,
     Repeated,
     RevisionEntry,
+    Settled,
+    SettleEntry,
     SnapshotEntry,
     StickyTaken,
     Stored,
@@ -411,6 +414,41 @@ def test_a_value_that_no_column_holds_is_a_store_error_and_leaves_nothing(
     with pytest.raises(StoreError, match="refused a write"):
         store.write([good, entry], NOW)
     assert _counts(store)["outcomes"] == 0
+
+
+# What is settled ---------------------------------------------------------------------------------
+
+
+def test_what_is_stamped_by_the_settled_time_is_late_and_not_stored(
+    store: Store, made: Serving
+) -> None:
+    """Else learning, which took all up to that time as stored, would have passed it over."""
+    entries = [_entry(made, number) for number in (1, 2, 3)]
+    assert store.write([SettleEntry(NOW + 2)], NOW) == [Settled(NOW + 2)]
+    late = Late(NOW + 2)
+    assert store.write(entries, NOW, live=True) == [late, late, Stored()]
+    sent = [OutcomesEntry((outcome(f"o{n}", "u:1", received=NOW + n),)) for n in (2, 3)]
+    assert store.write(sent, NOW, live=True) == [late, Stored(1, 0, 0)]
+    assert (_counts(store)["decisions"], _counts(store)["outcomes"]) == (1, 1)
+
+
+def test_a_log_of_the_past_is_not_late(store: Store, made: Serving) -> None:
+    """What is imported was decided long ago."""
+    store.write([SettleEntry(NOW + 9)], NOW)
+    assert store.write([_entry(made, 1)], NOW) == [Stored()]
+
+
+def test_what_was_answered_is_answered_again_however_late(store: Store, made: Serving) -> None:
+    first, again = (_entry(made, number, request_id="r") for number in (1, 2))
+    store.write([first], NOW)
+    store.write([SettleEntry(NOW + 9)], NOW)
+    assert store.write([again], NOW, live=True) == [Repeated(first.data, first.request_digest)]
+
+
+def test_the_settled_time_never_goes_back(store: Store) -> None:
+    for until, settled in ((5, 5), (3, 5), (7, 7)):
+        assert store.write([SettleEntry(until)], NOW) == [Settled(settled)]
+        assert store.read(ask.settled) == settled
 
 
 # Exposures, voids, assignments -------------------------------------------------------------------
