@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench crash lock clean
+.PHONY: help setup demo test lint bench crash fuzz lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,10 @@ bench: $(READY) ## benchmarks, each beside a peer or a floor in the same run
 ROUNDS ?= 300
 crash: $(READY) ## kill a server under load for ROUNDS rounds; nothing may be lost or doubled
 	$(BIN)/python -m tests.crash --rounds $(ROUNDS)
+
+MINUTES ?= 10
+fuzz: $(READY) ## ask a server what its OpenAPI document allows and forbids, for MINUTES
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
 lock: ## resolve requirements.lock anew (needs uv on the path)
 	uv pip compile pyproject.toml --group dev --generate-hashes --universal --upgrade --quiet \

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api import decide
 from api.access import SECURITY_HEADERS, Access, Gate, SecurityHeaders, is_open, scope_of
 from api.limits import BodyLimit, HeadLimit
-from api.problems import FieldError, problem, problem_of, shown
+from api.problems import MEDIA_TYPE, FieldError, problem, problem_of, shown
 from api.reports import Reports
 from api.routes import problems, router
 from api.telemetry import Telemetry
@@ -220,6 +220,7 @@ def _openapi(app: FastAPI, *, with_keys: bool) -> dict[str, Any]:
                 operation["responses"] |= problems(431)
         if with_keys:
             _describe_keys(document)
+        _describe_headers(document)
         app.openapi_schema = document
     return app.openapi_schema
 
@@ -241,6 +242,32 @@ def _describe_keys(document: dict[str, Any]) -> None:
             scope = scope_of(name)
             operation["security"] = [{"key": [scope.value] if scope else []}]
             operation["responses"] |= problems(401, 429) | (problems(403) if scope else {})
+
+
+_ALWAYS = {
+    name: {"required": True, "schema": {"type": "string", "const": value}}
+    for name, value in SECURITY_HEADERS.items()
+}
+_RETRY_AFTER = {"Retry-After": {"required": True, "schema": {"type": "integer", "minimum": 1}}}
+_OF_STATUS = {
+    "401": {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}},
+    "429": _RETRY_AFTER,
+    "503": _RETRY_AFTER,
+}
+
+
+def _describe_headers(document: dict[str, Any]) -> None:
+    """Add to every answer of an OpenAPI document the headers that it has."""
+    for path in document["paths"].values():
+        for operation in path.values():
+            for status, response in operation["responses"].items():
+                # What is not ready says so without a problem, and not for how long.
+                more = _OF_STATUS.get(str(status), {}) if _is_problem(response) else {}
+                response["headers"] = _ALWAYS | more
+
+
+def _is_problem(response: dict[str, Any]) -> bool:
+    return MEDIA_TYPE in response["content"]
 
 
 class _Timed:

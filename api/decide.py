@@ -14,7 +14,7 @@ from api.faults import body_fault
 from api.problems import Problem, problem
 from api.telemetry import Telemetry
 from engine.answer import Answer
-from engine.request import DecideRequest
+from engine.request import LONGEST_DEADLINE_MS, LONGEST_ID, MOST_ATTRIBUTES, DecideRequest
 from engine.service import Engine
 
 PATH = "/v1/decide"
@@ -81,6 +81,7 @@ def openapi() -> tuple[dict[str, Any], dict[str, Any]]:
     (body, answer, problem_), schemas = msgspec.json.schema_components(
         [DecideBody, Answer, Problem], ref_template="#/components/schemas/{name}"
     )
+    _say_what_is_taken(schemas["DecideBody"])
     errors = {
         "400": "The body is malformed or names what the workspace does not have.",
         "404": "The surface is not declared.",
@@ -99,6 +100,7 @@ def openapi() -> tuple[dict[str, Any], dict[str, Any]]:
             "200": {
                 "description": "The decision.",
                 "content": {"application/json": {"schema": answer}},
+                "links": _LINKS,
             },
             **{
                 status: {
@@ -110,3 +112,38 @@ def openapi() -> tuple[dict[str, Any], dict[str, Any]]:
         },
     }
     return {"post": operation}, schemas
+
+
+_DECISION_ID = "$response.body#/decision_id"
+_LINKS = {
+    "explain": {
+        "operationRef": "#/paths/~1v1~1decisions~1{decision_id}/get",
+        "parameters": {"decision_id": _DECISION_ID},
+    },
+    "replay": {
+        "operationRef": "#/paths/~1v1~1decisions~1{decision_id}~1replay/post",
+        "parameters": {"decision_id": _DECISION_ID},
+    },
+    "expose": {
+        "operationRef": "#/paths/~1v1~1exposures/post",
+        "requestBody": {"decision_id": _DECISION_ID},
+    },
+}
+
+
+def _say_what_is_taken(body: dict[str, Any]) -> None:
+    """Add to the body's schema what the engine asks of it beside its types."""
+    known = body["properties"]
+    for name in ("user_id", "anonymous_id", "request_id"):
+        known[name]["anyOf"][0] |= {
+            "minLength": 1,
+            "maxLength": LONGEST_ID,
+            "description": "Printable characters.",
+        }
+    known["deadline_ms"]["anyOf"][0] |= {"minimum": 1, "maximum": LONGEST_DEADLINE_MS}
+    known["slots"]["anyOf"][0] |= {"minItems": 1, "uniqueItems": True}
+    known["context"] |= {"maxProperties": MOST_ATTRIBUTES}
+    body["anyOf"] = [
+        {"required": [name], "properties": {name: {"type": "string"}}}
+        for name in ("user_id", "anonymous_id")
+    ]

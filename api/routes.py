@@ -86,6 +86,18 @@ class OutcomeBody(_Message):
     ``corrects`` names an earlier outcome whose value this one replaces.
     """
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {
+                    "required": [given],
+                    "properties": {given: {"type": "string"}, other: {"type": "null"}},
+                }
+                for given, other in (("decision_id", "user_id"), ("user_id", "decision_id"))
+            ]
+        }
+    )
+
     outcome_id: LongId
     metric: Annotated[str, Field(min_length=1, max_length=64)]
     value: Annotated[float, Field(allow_inf_nan=False)]
@@ -232,6 +244,7 @@ async def replay(request: Request, decision_id: DecisionId) -> ReplayBody:
     )
 
 
+Target = Annotated[LongId, Field(json_schema_extra={"pattern": "^[^./]*$"})]
 Units = Annotated[str | None, Query(description="Salted share of units, as 0.5:1.")]
 
 
@@ -243,8 +256,8 @@ Units = Annotated[str | None, Query(description="Salted share of units, as 0.5:1
 )
 async def lift(
     request: Request,
-    experiment: str,
-    metric: Annotated[list[str] | None, Query()] = None,
+    experiment: LongId,
+    metric: Annotated[list[LongId] | None, Query()] = None,
     units: Units = None,
 ) -> dict[str, Any]:
     """As ``evenhand lift --json``."""
@@ -260,11 +273,11 @@ async def lift(
 )
 async def ope(
     request: Request,
-    surface: str,
-    slot: str,
-    target: Annotated[list[str], Query(min_length=1)],
-    against: str | None = None,
-    metric: str | None = None,
+    surface: LongId,
+    slot: LongId,
+    target: Annotated[list[Target], Query(min_length=1)],
+    against: Target | None = None,
+    metric: LongId | None = None,
     units: Units = None,
 ) -> dict[str, Any]:
     """As ``evenhand ope --json``; a target cannot be a file here."""

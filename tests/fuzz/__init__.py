@@ -1,0 +1,1 @@
+"""Asking a server whatever its OpenAPI document allows and forbids (``make fuzz``)."""
