@@ -31,6 +31,7 @@ _SCOPES = {
     "/v1/outcomes": Scope.OUTCOMES,
     "/v1/lift": Scope.REPORTS,
     "/v1/ope": Scope.REPORTS,
+    "/v1/forget": Scope.ADMIN,
 }
 _DECISIONS = "/v1/decisions/"
 

@@ -21,6 +21,7 @@ from pydantic_core import PydanticCustomError
 from api.problems import shortened
 from api.reports import Reports
 from engine.errors import RequestError
+from engine.forgetting import Person
 from engine.ids import to_datetime, to_microseconds
 from engine.request import LONGEST_ID, parse_time
 from engine.service import MOST_OUTCOMES, Engine, OutcomeRequest
@@ -241,6 +242,49 @@ async def replay(request: Request, decision_id: DecisionId) -> ReplayBody:
             for d in found.differences
         ],
         largest_difference=found.largest_difference,
+    )
+
+
+class PersonBody(_Message):
+    """Whom to forget: a user id, an anonymous id, or both."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": [name], "properties": {name: {"type": "string"}}}
+                for name in ("user_id", "anonymous_id")
+            ]
+        }
+    )
+
+    user_id: LongId | None = None
+    anonymous_id: LongId | None = None
+
+
+class ForgottenBody(BaseModel):
+    """What was erased, and which other identifiers stood beside those given."""
+
+    decisions: int
+    outcomes: int
+    linked_user_ids: list[str]
+    linked_anonymous_ids: list[str]
+
+
+@router.post(
+    "/v1/forget",
+    tags=["operations"],
+    summary="Erase a person from the log",
+    responses=problems(400, 413, 500, 503),
+)
+async def forget(request: Request, body: PersonBody) -> ForgottenBody:
+    """What is left counts as before and names nobody. The history of a linked identifier stays
+    until that is forgotten, too. Repeat what was answered with an error."""
+    found = await _engine(request).forget(Person(body.user_id, body.anonymous_id))
+    return ForgottenBody(
+        decisions=found.decisions,
+        outcomes=found.outcomes,
+        linked_user_ids=list(found.linked_user_ids),
+        linked_anonymous_ids=list(found.linked_anonymous_ids),
     )
 
 

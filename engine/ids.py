@@ -56,6 +56,11 @@ def random_uuid7(now_us: int) -> str:
     return uuid7(now_us, secrets.randbits(62))
 
 
+def random_token() -> str:
+    """32 characters of the operating system's randomness."""
+    return secrets.token_hex(16)
+
+
 def to_microseconds(moment: datetime) -> int:
     """Microseconds since 1970-01-01 UTC of a moment with a time zone, exactly.
 

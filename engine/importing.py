@@ -571,7 +571,8 @@ class _Builder:
         changed = [
             row
             for row in rows
-            if requests[ids[row]] != self._digest(row) or self._changed(row, outcomes)
+            # Of a row whose person was forgotten no digest is left: it stays as it is.
+            if requests[ids[row]] not in {None, self._digest(row)} or self._changed(row, outcomes)
         ]
         if changed:
             raise EngineError(

@@ -14,6 +14,9 @@ from engine.record import DecisionRecord, encode_record
 from engine.request import DecideRequest
 from engine.workspace import Learner
 
+ERASED = "e:"
+"""What the unit of a person who was forgotten begins with."""
+
 
 @dataclass(frozen=True, slots=True)
 class Learnable:
@@ -148,6 +151,37 @@ class SettleEntry:
     until_us: int
 
 
+@dataclass(frozen=True, slots=True)
+class ErasedRecord:
+    """A stored decision as it reads once its person is forgotten."""
+
+    decision_id: str
+    unit: str
+    request_id: str | None
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ErasedOutcome:
+    """The ids that an outcome, named by its log position, has once its person is forgotten."""
+
+    seq: int
+    outcome_id: str
+    digest: str
+    unit: str | None
+    corrects: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureEntry:
+    """A unit goes by a pseudonym, its rows as given here; of None only records are replaced."""
+
+    unit: str | None
+    pseudonym: str
+    records: tuple[ErasedRecord, ...]
+    outcomes: tuple[ErasedOutcome, ...]
+
+
 Entry: TypeAlias = (
     DecisionEntry
     | ExposureEntry
@@ -156,6 +190,7 @@ Entry: TypeAlias = (
     | SnapshotEntry
     | RevisionEntry
     | SettleEntry
+    | ErasureEntry
 )
 
 

@@ -12,6 +12,7 @@ import msgspec
 from engine.decide import Inputs, Model, Serving, StickyDraw, decide
 from engine.errors import ConflictError, EngineError, NotFoundError
 from engine.ids import rfc3339
+from engine.log import ERASED
 from engine.models import fresh, restore, static_models
 from engine.record import ChoiceRecord, DecisionRecord, decode_record, encode_record
 from engine.request import DecideRequest
@@ -52,7 +53,7 @@ def replay(store: Store, revisions: Revisions, decision_id: str) -> Replay:
     NotFoundError
         If the decision is not stored.
     ConflictError
-        If it was imported: this engine did not make it.
+        If it was imported: this engine did not make it; or if its person was forgotten.
     SnapshotError
         If the model that served is missing or altered.
     """
@@ -63,6 +64,11 @@ def replay(store: Store, revisions: Revisions, decision_id: str) -> Replay:
     if record.origin == "import":
         raise ConflictError(
             "decision_id", f'"{decision_id}" was imported; only decisions made here replay'
+        )
+    if record.unit.startswith(ERASED):
+        raise ConflictError(
+            "decision_id",
+            f'"{decision_id}" is of a person who was forgotten; what it was made of is erased',
         )
     again = decide(
         _serving(store, revisions, record),

@@ -27,9 +27,19 @@ from engine.errors import (
     StoreLostError,
 )
 from engine.explain import explain
-from engine.ids import Clock, IdSource, SteadyClock, random_uuid7, rfc3339, system_clock
+from engine.forgetting import Forgotten, Person, forget
+from engine.ids import (
+    Clock,
+    IdSource,
+    SteadyClock,
+    random_token,
+    random_uuid7,
+    rfc3339,
+    system_clock,
+)
 from engine.learner import LearnerProcess, LearnRequest
 from engine.log import (
+    Entry,
     ExposureEntry,
     Late,
     Outcome,
@@ -421,6 +431,27 @@ class Engine:
     async def replay(self, decision_id: str) -> Replay:
         """A decision made again from its record, compared byte for byte."""
         return await asyncio.to_thread(replay, self._store, self._revisions, decision_id)
+
+    # Forgetting -------------------------------------------------------------------------------
+
+    async def forget(self, person: Person) -> Forgotten:
+        """Erase a person from the log, beside the decisions of others.
+
+        Raises
+        ------
+        StoreError
+            If the database refuses, or its files cannot be cleaned yet.
+        """
+
+        def write(entry: Entry) -> None:
+            written = self._committer.write(entry, self._clock())
+            asyncio.run_coroutine_threadsafe(written, self._loop).result()
+
+        forgotten = await asyncio.to_thread(
+            forget, self._store, self._revisions, person, write=write, new_token=random_token
+        )
+        self._journal.info("forgot", decisions=forgotten.decisions, outcomes=forgotten.outcomes)
+        return forgotten
 
     # Changing what serves ---------------------------------------------------------------------
 

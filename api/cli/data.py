@@ -1,4 +1,4 @@
-"""``evenhand import``, ``export``, ``learn`` and ``replay``: commands on the log itself."""
+"""``evenhand import``, ``export``, ``learn``, ``replay``, ``forget``: commands on the log."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import typer
 from api.cli.console import err, errors_told, out, print_json, print_table, progress
 from api.cli.options import DEFAULT_DATABASE, Database, Json, Units
 from engine.errors import EngineError, StoreError
-from engine.ids import system_clock
-from engine.log import Settled, SettleEntry
+from engine.ids import random_token, system_clock
+from engine.log import Entry, Settled, SettleEntry
 from engine.models import initial_snapshot, newest_sound
 from engine.replay import replay as replay_one
 from engine.revisions import Revisions
@@ -232,3 +232,44 @@ def replay(
                 )
     if differing:
         raise typer.Exit(1)
+
+
+def forget(
+    *,
+    user_id: Annotated[str | None, typer.Option(help="A person's user id.")] = None,
+    anonymous_id: Annotated[str | None, typer.Option(help="A person's anonymous id.")] = None,
+    database: Database = DEFAULT_DATABASE,
+    json: Json = False,
+) -> None:
+    """Erase a person from the log, which counts as before; a running server does this itself."""
+    with errors_told(as_json=json):
+        from engine.forgetting import Person  # noqa: PLC0415  keeps other commands light
+        from engine.forgetting import forget as forget_one  # noqa: PLC0415
+
+        person = Person(user_id, anonymous_id)
+        store = Store(database, writer="evenhand forget")
+        revisions = Revisions(store)
+
+        def write(entry: Entry) -> None:
+            store.write([entry], system_clock())
+
+        try:
+            if revisions.latest() is None:
+                raise EngineError("the database holds no log; name the one that the person is in")
+            with progress("forgetting"):
+                found = forget_one(store, revisions, person, write=write, new_token=random_token)
+        finally:
+            store.close()
+    if json:
+        print_json(found)
+        return
+    out.print(f"erased {found.decisions:,} decisions, {found.outcomes:,} outcomes", highlight=False)
+    for option, linked in (
+        ("--user-id", found.linked_user_ids),
+        ("--anonymous-id", found.linked_anonymous_ids),
+    ):
+        for id_ in linked:
+            err.print(
+                f"stood beside {option} {id_}, whose own history stays until it is forgotten",
+                highlight=False, markup=False, soft_wrap=True,
+            )  # fmt: skip

@@ -28,6 +28,7 @@ app.command("import")(data.import_)
 app.command("export")(data.export)
 app.command("learn")(data.learn)
 app.command("replay")(data.replay)
+app.command("forget")(data.forget)
 app.command("lift")(reports.lift)
 app.command("ope")(reports.ope)
 

@@ -12,7 +12,8 @@ DEFAULT_DATABASE = "sqlite:///evenhand.db"
 Database = Annotated[
     str,
     typer.Option(
-        envvar="EVENHAND_DATABASE", help="Address of the database, as sqlite:///evenhand.db or postgresql://…."
+        envvar="EVENHAND_DATABASE",
+        help="Address of the database, as sqlite:///evenhand.db or postgresql://….",
     ),
 ]
 OptionalDatabase = Annotated[

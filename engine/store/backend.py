@@ -33,6 +33,9 @@ class Backend(Protocol):
     def checkpoint(self) -> None:
         """Move what the write-ahead log holds into the database, where that is ours to do."""
 
+    def clear_files(self) -> bool:
+        """Leave no byte of what was erased in files of ours; False while a reader is there."""
+
     def lead(self) -> bool:
         """Take or keep the one learner's place; whether this process has it."""
 

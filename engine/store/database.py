@@ -108,6 +108,13 @@ class Store:
         except SQLAlchemyError as error:
             raise self._refused("a checkpoint", error) from error
 
+    def clear_files(self) -> bool:
+        """Leave no byte of what was erased in the log's files; False while a reader prevents it."""
+        try:
+            return self._backend.clear_files()
+        except SQLAlchemyError as error:
+            raise self._refused("a checkpoint", error) from error
+
     def close(self) -> None:
         """Release connections, the learner's place and the lock."""
         self._backend.close()

@@ -85,6 +85,10 @@ class PostgresBackend:
     def checkpoint(self) -> None:
         """Nothing: the server does it."""
 
+    def clear_files(self) -> bool:
+        # The server keeps old versions of rows until a VACUUM, which is its operators' to plan.
+        return True
+
     def lead(self) -> bool:
         # The lock lives as long as its connection does, so a killed replica frees it.
         try:

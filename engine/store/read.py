@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, func, or_, select
 
 from engine.decide import StickyDraw
-from engine.log import Outcome, Position
+from engine.log import ERASED, Outcome, Position
 from engine.store import schema
 
 PAGE = 500
@@ -337,11 +337,14 @@ def last_snapshot(connection: Connection) -> int:
 
 
 def last_replayable(connection: Connection, limit: int) -> list[str]:
-    """Ids of the last decisions that this engine made, newest first."""
+    """Ids of the last decisions that this engine made, but for erased ones, newest first."""
     d = schema.decisions.c
     return list(
         connection.scalars(
-            select(d.decision_id).where(d.origin != "import").order_by(d.seq.desc()).limit(limit)
+            select(d.decision_id)
+            .where(d.origin != "import", d.unit.not_like(f"{ERASED}%"))
+            .order_by(d.seq.desc())
+            .limit(limit)
         )
     )
 

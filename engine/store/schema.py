@@ -1,7 +1,8 @@
 """The tables. Times are integer microseconds since 1970-01-01 UTC; the log is append-only.
 
-Rows of the log are never updated. What changes a decision's meaning later (an exposure, an
-outcome, a void) stands in a table of its own and is joined when read.
+Rows of the log are never updated, but for a person's erasure (:mod:`engine.store.erase`). What
+changes a decision's meaning later (an exposure, an outcome, a void) stands in a table of its own
+and is joined when read.
 """
 
 from __future__ import annotations

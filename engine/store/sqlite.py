@@ -13,6 +13,16 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 from engine.errors import StoreError
 from engine.store.lock import WriterLock
 
+_BUSY_S = 30
+_WRITING = (
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "wal_autocheckpoint = 0",
+    # From the first row on: what a page once held would stay in it after an erasure.
+    "secure_delete = ON",
+)
+_READING = ("query_only = ON",)
+
 
 class SqliteBackend:
     """A file; whoever writes holds the lock beside it."""
@@ -46,15 +56,11 @@ class SqliteBackend:
         # A reader opens anew each time, so that it never holds a transaction that keeps the
         # write-ahead log from being folded back.
         self.engine = (
-            create_engine(address, connect_args={"check_same_thread": False, "timeout": 30})
+            create_engine(address, connect_args={"check_same_thread": False, "timeout": _BUSY_S})
             if writer
-            else create_engine(address, connect_args={"timeout": 30}, poolclass=NullPool)
+            else create_engine(address, connect_args={"timeout": _BUSY_S}, poolclass=NullPool)
         )
-        pragmas = (
-            ("journal_mode = WAL", "synchronous = FULL", "wal_autocheckpoint = 0")
-            if writer
-            else ("query_only = ON",)
-        )
+        pragmas = _WRITING if writer else _READING
 
         @event.listens_for(self.engine, "connect")
         def settings(connection: object, _entry: ConnectionPoolEntry) -> None:
@@ -78,6 +84,17 @@ class SqliteBackend:
     def checkpoint(self) -> None:
         with self.engine.connect() as connection:
             connection.execute(text("PRAGMA wal_checkpoint(PASSIVE)"))
+
+    def clear_files(self) -> bool:
+        # Pages are cleared as rows leave them; what they held stands in the write-ahead log.
+        with self.engine.connect() as connection:
+            # Commits wait while this waits for readers.
+            connection.execute(text("PRAGMA busy_timeout = 200"))
+            try:
+                busy = connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)")).scalar_one()
+            finally:
+                connection.execute(text(f"PRAGMA busy_timeout = {1_000 * _BUSY_S}"))
+        return int(busy) == 0
 
     def lead(self) -> bool:
         return self._lock is not None

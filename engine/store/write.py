@@ -21,6 +21,7 @@ from engine.decide import StickyDraw
 from engine.log import (
     DecisionEntry,
     Entry,
+    ErasureEntry,
     ExposureEntry,
     Late,
     Outcome,
@@ -37,6 +38,7 @@ from engine.log import (
     VoidEntry,
 )
 from engine.store import schema
+from engine.store.erase import erase
 from engine.store.read import sticky_draw_of
 
 MOST_PARAMETERS = 500
@@ -153,6 +155,9 @@ class _Batch:
                 self.rows["activations"].append(
                     {"digest": entry.digest, "activated_at": entry.activated_at}
                 )
+                return Stored()
+            case ErasureEntry():
+                erase(self.connection, entry)
                 return Stored()
 
     def _add_decision(self, entry: DecisionEntry) -> Result:

@@ -19,6 +19,7 @@ CONTRACT = {
     ("post", "/v1/decisions/{decision_id}/replay"),
     ("get", "/v1/lift"),
     ("get", "/v1/ope"),
+    ("post", "/v1/forget"),
     ("get", "/healthz"),
     ("get", "/readyz"),
     ("get", "/metrics"),

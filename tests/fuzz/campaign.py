@@ -28,7 +28,6 @@ triggers = { values = ["session_start", "open"] }
 metrics = { values = ["watch", "cancel", "visit"] }
 experiments = { values = ["layout_test"] }
 slots = { values = ["layout", "hero"] }
-targets = { values = ["uniform", "flat", "B"] }
 
 [parameters]
 "body.surface" = { dictionary = "surfaces", probability = 0.8 }
@@ -38,11 +37,10 @@ targets = { values = ["uniform", "flat", "B"] }
 "query.experiment" = { dictionary = "experiments", probability = 0.7 }
 "query.surface" = { dictionary = "surfaces", probability = 0.8 }
 "query.slot" = { dictionary = "slots", probability = 0.8 }
-"query.target" = { dictionary = "targets", probability = 0.8 }
 """
 # A report is made by a process of its own, which takes as long as a hundred other requests.
 SWIFT = ("--exclude-path-regex=^/v1/(lift|ope)$",)
-REPORTS = ("--include-path-regex=^/v1/(lift|ope)$",)
+REPORTS = ("--include-path-regex=^/v1/(lift|ope)$", "--phases=coverage,fuzzing")
 
 
 class Campaign:
