@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench crash fuzz lock clean
+.PHONY: help setup demo test lint bench crash fuzz audit lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ crash: $(READY) ## kill a server under load for ROUNDS rounds; nothing may be lo
 MINUTES ?= 10
 fuzz: $(READY) ## ask a server what its OpenAPI document allows and forbids, for MINUTES
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
+
+audit: $(READY) ## known vulnerabilities in what requirements.lock pins; REQUIRED=1 insists on knowing
+	$(BIN)/python -m tests.audit $(if $(REQUIRED),--required)
 
 lock: ## resolve requirements.lock anew (needs uv on the path)
 	uv pip compile pyproject.toml --group dev --generate-hashes --universal --upgrade --quiet \
