@@ -217,7 +217,7 @@ def _openapi(app: FastAPI, *, with_keys: bool) -> dict[str, Any]:
         for path in document["paths"].values():
             for operation in path.values():
                 operation["responses"].pop("422", None)
-                operation["responses"] |= problems(431)
+                operation["responses"] |= problems(408, 431)
         if with_keys:
             _describe_keys(document)
         _describe_headers(document)

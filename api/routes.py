@@ -60,6 +60,7 @@ _DESCRIPTIONS = {
     401: "The request holds no key in force.",
     403: "The key lacks the scope.",
     404: "Nothing of that name is stored or declared.",
+    408: "The request did not come whole in time.",
     409: "The request contradicts what is stored.",
     413: "The body is too large.",
     429: "The key asks more often than the server allows.",
