@@ -27,6 +27,7 @@ COMMANDS = (
     "export",
     "learn",
     "replay",
+    "forget",
     "lift",
     "ope",
 )

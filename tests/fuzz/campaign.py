@@ -10,7 +10,7 @@ from pathlib import Path
 from engine.ids import random_uuid7, system_clock
 from engine.keys import Scope, new_key
 from engine.store import KeyStore
-from tests.api.running import ROOT, Server, environment
+from tests.api.running import Server, environment
 from tests.api.workspaces import write_workspace
 
 # Names that the workspace declares, so that enough of what is asked is answered, and learned from.
@@ -84,7 +84,7 @@ class Campaign:
             stdout=None if self._loud else subprocess.PIPE,
             stderr=None if self._loud else subprocess.STDOUT,
             text=True,
-            cwd=ROOT,
+            cwd=self._folder,
             # The tool's own warnings are not ours to mend.
             env={**environment(), "PYTHONWARNINGS": "ignore", "EVENHAND_KEY": secret},
             check=False,
