@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from benchmarks import assignment, attribution, decision, policies, serving
+from benchmarks import assignment, attribution, decision, exporting, policies, serving
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "assignment": assignment.main,
     "attribution": attribution.main,
     "decision": decision.main,
+    "exporting": exporting.main,
     "policies": policies.main,
     "serving": serving.main,
 }

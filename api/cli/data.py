@@ -86,6 +86,8 @@ def export(
 
         with Store(database) as store:
             counts = store.read(ask.counts)
+            # As of an import: the modules stay, and need not be looked at by each collection.
+            gc.freeze()
             with progress("exporting", counts["decisions"] + counts["outcomes"]) as advance:
                 written = export_log(store, to, full=full, advance=advance)
     if json:
