@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench crash fuzz audit lock clean
+.PHONY: help setup demo test lint bench crash fuzz soak audit lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,9 +38,11 @@ ROUNDS ?= 300
 crash: $(READY) ## kill a server under load for ROUNDS rounds; nothing may be lost or doubled
 	$(BIN)/python -m tests.crash --rounds $(ROUNDS)
 
-MINUTES ?= 10
 fuzz: $(READY) ## ask a server what its OpenAPI document allows and forbids, for MINUTES
-	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
+	$(BIN)/python -m tests.fuzz $(if $(MINUTES),--minutes $(MINUTES))
+
+soak: $(READY) ## a steady load for MINUTES; the server's memory must stay small and flat
+	$(BIN)/python -m tests.soak $(if $(MINUTES),--minutes $(MINUTES))
 
 audit: $(READY) ## known vulnerabilities in what requirements.lock pins; REQUIRED=1 insists on knowing
 	$(BIN)/python -m tests.audit $(if $(REQUIRED),--required)
