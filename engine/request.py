@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from math import isfinite
@@ -114,8 +114,17 @@ def read_attributes(surface: Surface, context: Mapping[str, Any], now_us: int) -
         if name not in declared:
             unknown[name[:LONGEST_ID]] = "undeclared"
     for name, attribute in declared.items():
-        given = context.get(name)
-        if _PLAIN[attribute.type](given):
+        given: Any = context.get(name)  # its type decides below
+        kind = type(given)
+        # Nearly all values are recorded and read as they come, and told without a call of ours;
+        # what is told apart no further here is looked at closely.
+        if kind is str:
+            plain = attribute.type == "string" and len(given) <= LONGEST_TEXT and given.isascii()
+        elif kind is float:
+            plain = attribute.type == "number" and isfinite(given)
+        else:
+            plain = kind is bool and attribute.type == "boolean"
+        if plain:
             recorded[name] = values[name] = given
             continue
         age = 0
@@ -136,38 +145,6 @@ def read_attributes(surface: Surface, context: Mapping[str, Any], now_us: int) -
         values if surface.only_scalars else {n: v for n, v in values.items() if declared[n].scalar}
     )
     return Attributes(recorded, ages, unknown, values, features)
-
-
-def _is_plain_text(given: object) -> bool:
-    return type(given) is str and len(given) <= LONGEST_TEXT and given.isascii()
-
-
-def _is_plain_number(given: object) -> bool:
-    return type(given) is float and isfinite(given)
-
-
-def _is_boolean(given: object) -> bool:
-    return type(given) is bool
-
-
-def _is_plain_integer(given: object) -> bool:
-    return type(given) is int and -(2**53) <= given <= 2**53
-
-
-def _never(given: object) -> bool:  # noqa: ARG001  one of the tests below
-    return False
-
-
-# By type, a quick test of the values that are recorded and read as they come, which nearly all
-# are; what fails it is looked at closely.
-_PLAIN: Mapping[str, Callable[[object], bool]] = {
-    "string": _is_plain_text,
-    "number": _is_plain_number,
-    "boolean": _is_boolean,
-    "integer": _is_plain_integer,
-    "timestamp": _never,
-    "list": _never,
-}
 
 
 def _dated(name: str, given: dict[str, Any], now_us: int) -> tuple[Any, int]:

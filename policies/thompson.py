@@ -28,17 +28,26 @@ class _State(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Thompson(ContextFree[P]):
-    """Per-action statistics, and a pmf remembered per eligible set until the next learning."""
+    """Per-action statistics, and what follows for each eligible set, until the next learning."""
 
     def __init__(self, parameters: P) -> None:
         super().__init__(parameters)
         self._index: dict[str, int] = {}
         self._statistics = np.zeros((0, 3))
-        self._remembered: dict[tuple[str, ...], FloatArray] = {}
+        self._remembered: dict[tuple[str, ...], tuple[FloatArray, FloatArray]] = {}
 
     def expected(self, context: Context, actions: Sequence[Action]) -> FloatArray:  # noqa: ARG002
         """(k,): posterior mean reward of each action."""
-        return self._means(self._rows(action_ids(actions)))
+        return self._known(action_ids(actions))[1].copy()
+
+    def pmf_and_expected(
+        self,
+        context: Context,  # noqa: ARG002
+        actions: Sequence[Action],
+    ) -> tuple[FloatArray, FloatArray]:
+        """See `policies.types.Policy.pmf_and_expected`."""
+        pmf, means = self._known(action_ids(actions))
+        return pmf.copy(), means.copy()
 
     def learn(self, feedback: Sequence[Feedback]) -> None:
         """Update the statistics of the action drawn, decision by decision."""
@@ -67,13 +76,18 @@ class _Thompson(ContextFree[P]):
         return {"statistics": self._statistics}
 
     def _probabilities(self, ids: tuple[str, ...]) -> FloatArray:
-        pmf = self._remembered.get(ids)
-        if pmf is None:
-            pmf = self._best(self._rows(ids))
+        return self._known(ids)[0].copy()
+
+    def _known(self, ids: tuple[str, ...]) -> tuple[FloatArray, FloatArray]:
+        """The pmf and the means of an eligible set; not to be changed."""
+        known = self._remembered.get(ids)
+        if known is None:
+            rows = self._rows(ids)
+            known = self._best(rows), self._means(rows)
             if len(self._remembered) >= _MEMORY:
                 self._remembered.clear()
-            self._remembered[ids] = pmf
-        return pmf.copy()
+            self._remembered[ids] = known
+        return known
 
     def _rows(self, ids: tuple[str, ...]) -> FloatArray:
         """(k, 3) statistics, zero for an action never learned from."""
