@@ -26,6 +26,7 @@ from api.reports import Reports
 from api.routes import problems, router
 from api.telemetry import Telemetry
 from engine.errors import EngineError
+from engine.ids import RandomIds
 from engine.revisions import Revisions, check_succession
 from engine.service import Engine, Journal
 from engine.store import KeyStore, Store
@@ -76,6 +77,7 @@ def create_app(settings: Settings, journal: Journal) -> FastAPI:
             workspace,
             journal,
             folder=settings.workspace,
+            new_id=RandomIds(),
             observe_commit=telemetry.committed,
         )
         app.state.engine = engine

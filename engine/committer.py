@@ -50,6 +50,7 @@ class Committer:
         self._held: list[tuple[Entry, int]] = []
         self._background: set[asyncio.Task[None]] = set()
         self._folding: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._task = asyncio.create_task(self._run(), name="committer")
         self.failure: StoreError | None = None
@@ -76,7 +77,7 @@ class Committer:
         self.check()
         if len(self._waiting) >= MOST_WAITING:
             raise StoreError(f"{MOST_WAITING:,} entries wait for the database; ask again later")
-        ticket = Ticket(entry, asyncio.get_running_loop().create_future(), since)
+        ticket = Ticket(entry, self._loop.create_future(), since)
         self._waiting.append(ticket)
         self._wake.set()
         return ticket

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
+from struct import Struct
 
 Clock = Callable[[], int]
 IdSource = Callable[[int], str]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_BITS = Struct("Q")
+_READ_BYTES = 512 * _BITS.size
 
 
 def system_clock() -> int:
@@ -48,7 +50,9 @@ def uuid7(now_us: int, random_bits: int) -> str:
     value = (milliseconds & (1 << 48) - 1) << 80
     value |= 0x7 << 76 | fraction << 64
     value |= 0b10 << 62 | random_bits & (1 << 62) - 1
-    return str(UUID(int=value))
+    # As str(UUID(int=value)) is, at a third of its time.
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def random_uuid7(now_us: int) -> str:
@@ -59,6 +63,25 @@ def random_uuid7(now_us: int) -> str:
 def random_token() -> str:
     """32 characters of the operating system's randomness."""
     return secrets.token_hex(16)
+
+
+class RandomIds:
+    """Makes UUIDv7s with random bits that are read from the operating system for many at once.
+
+    Each such reading lets go of the interpreter's lock; beside the committer's thread that costs a
+    decision more than its id does.
+    """
+
+    def __init__(self) -> None:
+        self._bits: Iterator[int] = iter(())
+
+    def __call__(self, now_us: int) -> str:
+        """A UUIDv7 of this moment."""
+        bits = next(self._bits, None)
+        if bits is None:
+            self._bits = (bits for (bits,) in _BITS.iter_unpack(secrets.token_bytes(_READ_BYTES)))
+            bits = next(self._bits)
+        return uuid7(now_us, bits)
 
 
 def to_microseconds(moment: datetime) -> int:
