@@ -1,4 +1,4 @@
-"""Who may ask what, and how often: the gate before every route, closed unless a key opens it."""
+"""Who may ask what, and how often: nothing is open unless a key opens it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ import time
 from collections.abc import Callable
 from math import ceil
 
-from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Send
-from starlette.types import Scope as Connection
 
 from api.problems import problem
 from engine.errors import StoreError
@@ -114,37 +111,3 @@ class Access:
             detail = f'key "{key.name}" lacks the scope {scope}; use one that has it'
             return problem(403, detail)
         return None
-
-
-class Gate:
-    """Lets through what :class:`Access` does not refuse, before a byte of the body is read."""
-
-    def __init__(self, app: ASGIApp, access: Access) -> None:
-        self._app = app
-        self._access = access
-
-    async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not is_open(scope["path"]):
-            given = next((v for name, v in scope["headers"] if name == b"authorization"), None)
-            refusal = self._access.refusal(scope["path"], given)
-            if refusal is not None:
-                await refusal(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
-
-
-class SecurityHeaders:
-    """Adds to every answer what keeps a browser from guessing, keeping or running it."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
-        async def headed(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in SECURITY_HEADERS.items():
-                    headers.setdefault(name, value)
-            await send(message)
-
-        await self._app(scope, receive, headed)

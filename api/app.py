@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -16,12 +15,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from api import decide
-from api.access import SECURITY_HEADERS, Access, Gate, SecurityHeaders, is_open, scope_of
-from api.limits import BodyLimit, HeadLimit
-from api.problems import MEDIA_TYPE, FieldError, problem, problem_of, shown
+from api.access import SECURITY_HEADERS, Access, is_open, scope_of
+from api.gate import Gate
+from api.problems import MEDIA_TYPE, FieldError, failed, problem, shown
 from api.reports import Reports
 from api.routes import problems, router
 from api.telemetry import Telemetry
@@ -96,7 +95,7 @@ def create_app(settings: Settings, journal: Journal) -> FastAPI:
             await engine.close()
             journal.info("stopped")
 
-    app = FastAPI(
+    app = _Application(
         title="Evenhand",
         version=__version__,
         summary="Decide, log, learn, prove.",
@@ -104,21 +103,28 @@ def create_app(settings: Settings, journal: Journal) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
+        redirect_slashes=False,
     )
     app.state.telemetry = telemetry
     app.state.reports = Reports(settings.database)
     app.include_router(router)
-    # Routes are tried in order, and this is the one under load.
-    app.router.routes.insert(0, decide.ROUTE)
     _answer_errors(app, journal)
-    app.add_middleware(BodyLimit)
-    if access:
-        app.add_middleware(Gate, access=access)
-    app.add_middleware(HeadLimit)
-    app.add_middleware(_Timed, telemetry=telemetry)
-    app.add_middleware(SecurityHeaders)
+    app.gate = Gate(app.routed, lambda: app.state.engine, telemetry, journal, access)
     app.openapi = lambda: _openapi(app, with_keys=settings.auth)  # type: ignore[method-assign]  # FastAPI's documented way to extend its document
     return app
+
+
+class _Application(FastAPI):
+    """FastAPI's application, entered through the gate."""
+
+    gate: Gate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.gate(scope, receive, send)
+
+    async def routed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer by the routes, behind the gate."""
+        await super().__call__(scope, receive, send)
 
 
 def _reload_on_signal(engine: Engine) -> set[asyncio.Task[bool]]:
@@ -138,11 +144,9 @@ def _reload_on_signal(engine: Engine) -> set[asyncio.Task[bool]]:
 
 def _answer_errors(app: FastAPI, journal: Journal) -> None:
     @app.exception_handler(EngineError)
-    async def engine_error(_: Request, error: EngineError) -> Response:
-        response = problem_of(error)
-        if response.status_code >= 500:
-            journal.warning("failed", error=type(error).__name__, message=str(error))
-        return response
+    @app.exception_handler(Exception)
+    async def engine_or_unforeseen(_: Request, error: Exception) -> Response:
+        return failed(error, journal)
 
     @app.exception_handler(RequestValidationError)
     async def validation_error(_: Request, error: RequestValidationError) -> Response:
@@ -160,12 +164,6 @@ def _answer_errors(app: FastAPI, journal: Journal) -> None:
         if error.status_code >= 500:
             journal.warning("failed", error=type(error).__name__, message=str(error.detail))
         return problem(error.status_code, str(error.detail), headers=dict(error.headers or {}))
-
-    @app.exception_handler(Exception)
-    async def unforeseen(_: Request, error: Exception) -> Response:
-        journal.warning("failed", error=type(error).__name__)
-        # This one is answered outside of all that is added to the application.
-        return problem(500, "the engine failed; its log says why", headers=SECURITY_HEADERS)
 
 
 def _not_json(message: str) -> Response:
@@ -270,34 +268,3 @@ def _describe_headers(document: dict[str, Any]) -> None:
 
 def _is_problem(response: dict[str, Any]) -> bool:
     return MEDIA_TYPE in response["content"]
-
-
-class _Timed:
-    """Measures every request by route, so that ids in paths make no label."""
-
-    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
-        self._app = app
-        self._telemetry = telemetry
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        began = time.perf_counter()
-        status = "500"
-
-        async def noted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = str(message["status"])
-            await send(message)
-
-        try:
-            await self._app(scope, receive, noted)
-        finally:
-            route = scope.get("route")
-            name = getattr(route, "path", None) or (
-                scope["path"] if scope["path"] == decide.PATH else "none"
-            )
-            seconds = time.perf_counter() - began
-            self._telemetry.requests.labels(name, status).observe(seconds)

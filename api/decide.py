@@ -6,9 +6,7 @@ import asyncio
 from typing import Any, Literal
 
 import msgspec
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from api.faults import body_fault
 from api.problems import Problem, problem
@@ -41,11 +39,10 @@ _DECODER = msgspec.json.Decoder(DecideBody)
 _ENCODER = msgspec.json.Encoder()
 
 
-async def decide(request: Request) -> Response:
-    """Answer one request for a decision; what the engine refuses, the application words."""
-    engine: Engine = request.app.state.engine
-    telemetry: Telemetry = request.app.state.telemetry
-    sent = await request.body()
+async def decide(
+    engine: Engine, telemetry: Telemetry, sent: bytes, traceparent: bytes | None
+) -> Response:
+    """Answer one request for a decision, given its body; the engine's refusals are raised."""
     try:
         body = _DECODER.decode(sent)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -65,15 +62,12 @@ async def decide(request: Request) -> Response:
             request_id=body.request_id,
             deadline_ms=body.deadline_ms,
             peek=body.mode == "peek",
-            traceparent=request.headers.get("traceparent"),
+            traceparent=None if traceparent is None else traceparent.decode("latin-1"),
         )
     )
     if body.mode == "decide":
         telemetry.answered(answer)
     return Response(_ENCODER.encode(answer), media_type="application/json")
-
-
-ROUTE = Route(PATH, decide, methods=["POST"])
 
 
 def openapi() -> tuple[dict[str, Any], dict[str, Any]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.responses import Response
+from starlette.types import Message, Receive
 
 from api.problems import problem
 
@@ -15,58 +16,29 @@ def head_too_large() -> str:
     return f"the headers and the path are larger than {LARGEST_HEAD_BYTES:,} bytes; send less"
 
 
-class HeadLimit:
-    """Answers 431 to a request whose path, query and headers are larger than the limit."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            size = len(scope["path"]) + len(scope["query_string"])
-            for name, value in scope["headers"]:
-                size += len(name) + len(value)
-            if size > LARGEST_HEAD_BYTES:
-                await problem(431, head_too_large())(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+def body_too_large() -> Response:
+    """The answer to a request whose body is larger than the limit, declared or sent."""
+    return problem(413, f"the body is larger than {LARGEST_BODY_BYTES:,} bytes; send less")
 
 
-class BodyLimit:
-    """Answers 413 to a request whose body is larger than a limit, declared or sent."""
+def is_too_large(declared: bytes) -> bool:
+    """Whether a declared length is beyond the limit, or none."""
+    return not declared.isdigit() or int(declared) > LARGEST_BODY_BYTES
 
-    def __init__(self, app: ASGIApp, largest: int = LARGEST_BODY_BYTES) -> None:
-        self._app = app
-        self._largest = largest
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if not declared.isdigit() or int(declared) > self._largest:
-            await self._refuse(scope, receive, send)
-            return
-        received = 0
-        parts: list[Message] = []
-        # A body without a declared length is read here, so that it can still be refused whole.
-        if b"content-length" not in dict(scope["headers"]):
-            while True:
-                message = await receive()
-                parts.append(message)
-                received += len(message.get("body", b""))
-                if received > self._largest:
-                    await self._refuse(scope, receive, send)
-                    return
-                if not message.get("more_body"):
-                    break
-        waiting = iter(parts)
+async def whole_body(receive: Receive) -> list[Message] | None:
+    """The messages up to the end of a body, None as soon as they hold more than the limit.
 
-        async def replayed() -> Message:
-            return next(waiting, None) or await receive()
-
-        await self._app(scope, replayed, send)
-
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = problem(413, f"the body is larger than {self._largest:,} bytes; send less")
-        await response(scope, receive, send)
+    The last is no ``http.request`` where the client left before the end.
+    """
+    messages = []
+    size = 0
+    more = True
+    while more:
+        message = await receive()
+        messages.append(message)
+        size += len(message.get("body", b""))
+        if size > LARGEST_BODY_BYTES:
+            return None
+        more = message.get("more_body", False)
+    return messages

@@ -16,6 +16,7 @@ from engine.errors import (
     RequestError,
     StoreError,
 )
+from engine.service import Journal
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -38,6 +39,7 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 _ENCODER = msgspec.json.Encoder()
+_FAILED = "the engine failed; its log says why"
 
 
 def problem(
@@ -80,4 +82,15 @@ def problem_of(error: EngineError) -> Response:
         return problem(400, str(error), [FieldError("", str(error))])
     if isinstance(error, StoreError):
         return problem(503, "the log is unavailable; ask again", headers={"Retry-After": "1"})
-    return problem(500, "the engine failed; its log says why")
+    return problem(500, _FAILED)
+
+
+def failed(error: Exception, journal: Journal) -> Response:
+    """The response to an error; what is no fault of the request is journalled."""
+    if not isinstance(error, EngineError):
+        journal.warning("failed", error=type(error).__name__)
+        return problem(500, _FAILED)
+    response = problem_of(error)
+    if response.status_code >= 500:
+        journal.warning("failed", error=type(error).__name__, message=str(error))
+    return response

@@ -39,6 +39,8 @@ def run(
         log_config=None,
         access_log=False,
         server_header=False,
+        # Nothing here asks for the client's address or scheme.
+        proxy_headers=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=10,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from functools import lru_cache
 from typing import Any
 
 import structlog
@@ -13,6 +14,7 @@ from engine.answer import Answer
 from engine.service import Status
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
+_MOST_LABELLED = 4_096
 
 
 def start_logging(level: str) -> structlog.stdlib.BoundLogger:
@@ -86,6 +88,9 @@ class Telemetry:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        # Finding a metric by its labels takes the library longer than counting does.
+        self._request = lru_cache(_MOST_LABELLED)(self.requests.labels)
+        self._choice = lru_cache(_MOST_LABELLED)(self.choices.labels)
         self._waiting = Gauge(
             "evenhand_waiting_entries",
             "Entries that wait for a commit.",
@@ -98,6 +103,10 @@ class Telemetry:
             registry=self.registry,
         )
 
+    def requested(self, route: str, status: int, seconds: float) -> None:
+        """Note one request."""
+        self._request(route, status).observe(seconds)
+
     def committed(self, entries: int, seconds: float) -> None:
         """Note one commit."""
         self.batch.observe(entries)
@@ -108,7 +117,7 @@ class Telemetry:
         if not answer.logged and answer.fallback:
             self.unlogged.labels(answer.surface).inc()
         for choice in answer.choices:
-            self.choices.labels(answer.surface, choice.slot, choice.action, choice.reason).inc()
+            self._choice(answer.surface, choice.slot, choice.action, choice.reason).inc()
 
     def exposition(self, status: Status) -> bytes:
         """All metrics in Prometheus' text format."""

@@ -502,6 +502,7 @@ def test_a_peek_that_falls_back_is_no_unlogged_decision(served: InProcess) -> No
         ("GET", "/v1/nothing", 404),
         ("GET", "/", 404),
         ("GET", "/docs", 404),
+        ("POST", "/v1/decide/", 404),
         ("GET", "/v1/decide", 405),
         ("DELETE", "/v1/outcomes", 405),
         ("PUT", "/v1/exposures", 405),

@@ -235,6 +235,17 @@ def test_an_unforeseen_failure_has_them_too(served: InProcess, monkeypatch: Any)
     assert_headed(response)
 
 
+def test_an_unforeseen_failure_of_a_decision_has_them_too(
+    served: InProcess, monkeypatch: Any
+) -> None:
+    served.journal.entries.clear()
+    monkeypatch.setattr(served.app.state, "engine", None)
+    response = served.request("POST", "/v1/decide", json=DECIDE)
+    told(response, 500)
+    assert_headed(response)
+    assert served.journal.entries == [("failed", {"error": "AttributeError"})]
+
+
 @pytest.mark.parametrize(
     ("path", "headers"),
     [("/healthz", {"x-large": "x" * 33_000}), (f"/healthz?{'x' * 33_000}", {})],
