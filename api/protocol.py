@@ -4,12 +4,45 @@ from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.access import SECURITY_HEADERS
 from api.limits import LARGEST_HEAD_BYTES, head_too_large
 from api.problems import problem
+
+
+class JoinedWrites:
+    """A transport that sends what one step of the event loop writes in one piece.
+
+    uvicorn writes an answer's head and body apart, which is two packets and two system calls: a
+    tenth of the time that a decision takes in all.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """Send soon."""
+        if not self._parts:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._parts.append(data)
+
+    def flush(self) -> None:
+        """Send now."""
+        if self._parts:
+            parts, self._parts = self._parts, []
+            self._transport.write(b"".join(parts))
+
+    def close(self) -> None:
+        """Send, then close."""
+        self.flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -46,6 +79,10 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._looking:
             self._looking.cancel()
         super().connection_lost(exc)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
+        """A client is there."""
+        super().connection_made(JoinedWrites(transport))  # type: ignore[arg-type]  # all that uvicorn uses of one
 
     def data_received(self, data: bytes) -> None:
         """Read on, unless the head has no end."""
