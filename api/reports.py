@@ -13,7 +13,7 @@ import msgspec
 from starlette.exceptions import HTTPException
 
 from engine.errors import EngineError, NotFoundError, ReportError, RequestError, StoreError
-from engine.learner import DATABASE_VARIABLE
+from engine.learner import DATABASE_VARIABLE, yield_to_server
 from engine.request import check_id
 from experiments import ExperimentError, parse_units
 
@@ -93,6 +93,7 @@ class Reports:
             stdout=PIPE, stderr=PIPE, start_new_session=True,
             env=os.environ | {DATABASE_VARIABLE: self._database},
         )  # fmt: skip
+        yield_to_server(child)
         try:
             async with asyncio.timeout(LONGEST_SECONDS):
                 out, err = await child.communicate()

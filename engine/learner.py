@@ -14,6 +14,7 @@ import struct
 import sys
 from asyncio.subprocess import PIPE, Process
 from contextlib import suppress
+from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
@@ -26,6 +27,8 @@ from engine.store import Store
 
 DATABASE_VARIABLE = "EVENHAND_DATABASE"
 """How a child is told the address: arguments, which may hold a password, are for all to see."""
+NICENESS = 5
+"""The priority, as ``nice`` counts, of children that work beside a server."""
 
 _LENGTH = struct.Struct(">I")
 
@@ -91,7 +94,16 @@ class LearnerProcess:
                 stdin=PIPE, stdout=PIPE, start_new_session=True,
                 env=os.environ | {DATABASE_VARIABLE: self._url},
             )  # fmt: skip
+            yield_to_server(self._process)
         return self._process
+
+
+def yield_to_server(child: Process) -> None:
+    """Let a child that was just started run only where no decision wants the processor."""
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, child.pid, NICENESS)
+        # Outside of containers Linux weighs sessions, not processes, against one another.
+        Path(f"/proc/{child.pid}/autogroup").write_text(str(NICENESS), encoding="ascii")
 
 
 def serve_requests(url: str, requests: BinaryIO, replies: BinaryIO) -> None:
