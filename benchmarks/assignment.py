@@ -2,7 +2,8 @@
 
     python -m benchmarks.assignment
 
-Prints microseconds a call, as median and spread of interleaved rounds, and the ratio to the floor.
+Prints microseconds of processor time a call, as median and spread of interleaved rounds, and the
+median and spread of its ratio to the floor's of the same round.
 """
 
 from __future__ import annotations
@@ -100,16 +101,16 @@ def report(title: str, runs: dict[str, Callable[[], None]]) -> None:
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(ROUNDS):
         for name, run in runs.items():
-            start = time.perf_counter()
+            start = time.thread_time()
             run()
-            times[name].append((time.perf_counter() - start) / CALLS * 1e6)
-    floor = statistics.median(next(iter(times.values())))
+            times[name].append((time.thread_time() - start) / CALLS * 1e6)
+    floor = next(iter(times.values()))
     print(f"{title} ({ROUNDS} rounds of {CALLS:,} calls)")
     for name, spent in times.items():
-        median = statistics.median(spent)
+        ratios = [one / least for one, least in zip(spent, floor, strict=True)]
         print(
-            f"  {name:40} {median:6.2f} µs  [{min(spent):.2f}, {max(spent):.2f}]"
-            f"  {median / floor:5.1f} × floor"
+            f"  {name:40} {statistics.median(spent):6.2f} µs  [{min(spent):.2f}, {max(spent):.2f}]"
+            f"  {statistics.median(ratios):5.1f} × floor [{min(ratios):.1f}, {max(ratios):.1f}]"
         )
 
 

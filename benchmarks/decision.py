@@ -2,7 +2,8 @@
 
     python -m benchmarks.decision
 
-Microseconds a call: median and quartiles of interleaved rounds, and the ratio to the floor.
+Microseconds of processor time a call, which what else the machine does disturbs least: median and
+quartiles of interleaved rounds, of the time and of its ratio to the floor's of the same round.
 """
 
 from __future__ import annotations
@@ -66,15 +67,18 @@ def compare(title: str, runs: dict[str, Callable[[int], object]]) -> None:
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(ROUNDS):
         for name, run in runs.items():
-            began = time.perf_counter()
+            began = time.thread_time()
             for i in range(CALLS):
                 run(i)
-            times[name].append(1e6 * (time.perf_counter() - began) / CALLS)
-    floor = statistics.median(next(iter(times.values())))
-    print(f"{title}; µs, median [quartiles] of {ROUNDS} rounds × {CALLS}")
+            times[name].append(1e6 * (time.thread_time() - began) / CALLS)
+    floor = next(iter(times.values()))
+    print(f"{title}; µs, median [quartiles] of {ROUNDS} rounds × {CALLS}, and ratio to the floor")
     for name, taken in times.items():
         low, middle, high = statistics.quantiles(taken, n=4)
-        print(f"  {middle:8.1f}  [{low:.1f}, {high:.1f}]  {middle / floor:6.1f} ×  {name}")
+        ratios = [one / least for one, least in zip(taken, floor, strict=True)]
+        least, ratio, most = statistics.quantiles(ratios, n=4)
+        told = f"{middle:8.1f}  [{low:.1f}, {high:.1f}]  {ratio:6.1f} × [{least:.1f}, {most:.1f}]"
+        print(f"{told:50}  {name}")
 
 
 if __name__ == "__main__":

@@ -2,18 +2,22 @@
 
     python -m benchmarks.serving
 
-Two measurements, each on one worker with SQLite's synchronous=FULL:
+One worker, SQLite with synchronous=FULL, policies that have learned:
 
-- closed loop: 32 connections ask as fast as they are answered; requests a second, as median and
-  spread of rounds that alternate between the two servers;
+- start: time from the command to readiness, and resident memory then;
+- closed loop: 32 connections ask as fast as they are answered; requests a second of both servers,
+  and the processor time that each spends on one, as median and spread of rounds that alternate;
 - open loop: 500 decisions a second and as many outcomes, sent at their appointed times whatever
   has been answered, with learning on; latency from the appointed time, so that a stall delays all
-  that should have been sent during it (no coordinated omission).
+  that should have been sent during it (no coordinated omission). Once with snapshots swapped every
+  two seconds, once with reports made beside that, one after the other. The generator's own
+  lateness is printed, since it shares the machine: latencies hold no more than it lets them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
 import socket
@@ -24,14 +28,19 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import uvloop
 
 from benchmarks import surface
 
 CONNECTIONS, ROUNDS, ROUND_S = 32, 5, 3.0
 RATE, OPEN_S = 500, 20.0
+LEARNED = 600
 _FLOOR = """
 import sys
 import uvicorn
@@ -47,7 +56,7 @@ class Answer(BaseModel):
     text: str
 
 app = FastAPI()
-answer = Answer(text="x" * int(sys.argv[2]))
+answer = Answer(text="x" * (int(sys.argv[2]) - len('{"text":""}')))
 
 @app.post("/v1/decide")
 async def decide(body: Body) -> Answer:
@@ -59,9 +68,14 @@ uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), loop="uvloop", http="h
 
 
 def main() -> None:
-    """Run both and print them."""
+    """Run all and print them."""
+    # The generator's own collections would be told as latencies.
+    gc.collect()
+    gc.freeze()
+    gc.disable()
     with tempfile.TemporaryDirectory(prefix="evenhand-bench-") as name:
-        asyncio.run(_main(Path(name)))
+        uvloop.run(_main(Path(name)))
+    gc.enable()
 
 
 async def _main(folder: Path) -> None:
@@ -70,27 +84,58 @@ async def _main(folder: Path) -> None:
     (folder / "workspace" / "workspace.yaml").write_bytes(content)
     rng = random.Random(1)
     bodies = [_decide_body(rng, i) for i in range(2_000)]
-    with _evenhand(folder) as ours:
-        size = len(await _one(ours, "/v1/decide", bodies[0]))
-        with _server("-c", _FLOOR, size=size) as floor:
+    with _evenhand(folder, learn_every=1) as ours:
+        await _teach(ours.port, bodies)
+    with _evenhand(folder, learn_every=0) as ours:
+        spent, held = ours.cpu_s(), ours.resident_mb()
+        print(
+            f"start: ready after {ours.ready_s:.2f} s, {spent:.2f} s of CPU, {held:.0f} MB resident"
+        )
+        size = len(await _post(ours.port, "/v1/decide", bodies[0]))
+        with _floor(size) as floor:
             await _closed(ours, floor, bodies)
-        await _open(ours, bodies)
+    with _evenhand(folder, learn_every=2) as ours:
+        print(f"open loop: {RATE} decisions and {RATE} outcomes a second for {OPEN_S:g} s")
+        await _open(ours.port, bodies, "learning")
+        async with _reporting(ours.port):
+            await _open(ours.port, bodies, "learning, and reports")
+        print(f"  {ours.resident_mb():.0f} MB resident at the end")
 
 
-async def _closed(ours: int, floor: int, bodies: Sequence[bytes]) -> None:
-    rates: dict[str, list[float]] = {"floor": [], "ours": []}
+async def _teach(port: int, bodies: Sequence[bytes]) -> None:
+    """Decide and report outcomes until every policy serves a snapshot that learned from them."""
+    before = (await _ready(port))["snapshots"]
+    for number in range(LEARNED):
+        id_ = msgspec.json.decode(await _post(port, "/v1/decide", bodies[number]))["decision_id"]
+        await _post(port, "/v1/outcomes", _outcome(id_, number))
+    while True:
+        now = (await _ready(port))["snapshots"]
+        if all(now[learner] != snapshot for learner, snapshot in before.items()):
+            return
+        await asyncio.sleep(0.2)
+
+
+async def _closed(ours: _Server, floor: _Server, bodies: Sequence[bytes]) -> None:
+    servers = {"empty FastAPI + Pydantic endpoint (floor)": floor, "durable decisions": ours}
+    rates: dict[_Server, list[float]] = {floor: [], ours: []}
+    spent: dict[_Server, list[float]] = {floor: [], ours: []}
     for _ in range(ROUNDS):
-        rates["floor"].append(await _closed_round(floor, bodies))
-        rates["ours"].append(await _closed_round(ours, bodies))
+        for server in servers.values():
+            before = server.cpu_s()
+            rates[server].append(await _closed_round(server.port, bodies))
+            spent[server].append((server.cpu_s() - before) / ROUND_S / rates[server][-1])
     print(f"closed loop: {CONNECTIONS} connections, {ROUNDS} rounds of {ROUND_S:g} s, requests/s")
-    for name, label in (
-        ("floor", "empty FastAPI + Pydantic endpoint (floor)"),
-        ("ours", "durable decisions, SQLite FULL"),
-    ):
-        low, middle, high = min(rates[name]), statistics.median(rates[name]), max(rates[name])
-        print(f"  {middle:8,.0f}  [{low:,.0f}, {high:,.0f}]  {label}")
-    ratio = statistics.median(rates["ours"]) / statistics.median(rates["floor"])
-    print(f"  {ratio:8.2f}  of the floor")
+    for label, server in servers.items():
+        low, middle, high = _spread(rates[server])
+        each = 1e6 * statistics.median(spent[server])
+        print(f"  {middle:8,.0f}  [{low:,.0f}, {high:,.0f}]  {each:4.0f} µs of CPU each  {label}")
+    for what, of in (("requests/s", rates), ("CPU each", spent)):
+        low, middle, high = _spread([a / b for a, b in zip(of[ours], of[floor], strict=True)])
+        print(f"  {middle:8.2f}  [{low:.2f}, {high:.2f}]  of the floor: {what}")
+
+
+def _spread(values: Sequence[float]) -> tuple[float, float, float]:
+    return min(values), statistics.median(values), max(values)
 
 
 async def _closed_round(port: int, bodies: Sequence[bytes]) -> float:
@@ -110,26 +155,29 @@ async def _ask_until(port: int, bodies: Sequence[bytes], until: float) -> int:
     return count
 
 
-async def _open(port: int, bodies: Sequence[bytes]) -> None:
+async def _open(port: int, bodies: Sequence[bytes], title: str) -> None:
     """Send each request at its appointed time; latencies count from there."""
     free: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
+    late: list[float] = []
     decided: list[float] = []
     reported: list[float] = []
+    snapshots: set[str] = set()
     began = time.perf_counter() + 0.2
 
     async def one(number: int) -> None:
         due = began + number / RATE
         await asyncio.sleep(max(due - time.perf_counter(), 0))
+        late.append(time.perf_counter() - due)
         connection = await free.get()
         answer = await _exchange(*connection, "/v1/decide", bodies[number % len(bodies)])
         decided.append(time.perf_counter() - due)
         free.put_nowait(connection)
+        told = msgspec.json.decode(answer)
+        snapshots.update(c["snapshot"] for c in told["choices"] if c["snapshot"])
         later = due + 0.3
         await asyncio.sleep(max(later - time.perf_counter(), 0))
         connection = await free.get()
-        id_ = msgspec.json.decode(answer)["decision_id"]
-        outcome = {"outcome_id": id_, "decision_id": id_, "metric": "click", "value": number % 2}
-        await _exchange(*connection, "/v1/outcomes", msgspec.json.encode(outcome))
+        await _exchange(*connection, "/v1/outcomes", _outcome(told["decision_id"], number))
         reported.append(time.perf_counter() - later)
         free.put_nowait(connection)
 
@@ -140,11 +188,36 @@ async def _open(port: int, bodies: Sequence[bytes]) -> None:
             group.create_task(one(number))
     while not free.empty():
         free.get_nowait()[1].close()
-    print(f"open loop: {RATE} decisions and {RATE} outcomes a second for {OPEN_S:g} s, learning on")
-    for label, taken in (("decisions", decided), ("outcomes", reported)):
+    print(f"  {title}: {len(snapshots)} snapshots served")
+    for label, taken in (
+        ("decisions", decided),
+        ("outcomes", reported),
+        ("the generator's lateness", late),
+    ):
         cuts = statistics.quantiles(taken, n=1_000)
         told = [f"{name} {1e3 * cuts[i]:.2f} ms" for name, i in (("p50", 499), ("p99", 989))]
-        print(f"  {label}: {', '.join(told)}, largest {1e3 * max(taken):.2f} ms")
+        print(f"    {label}: {', '.join(told)}, largest {1e3 * max(taken):.2f} ms")
+
+
+@asynccontextmanager
+async def _reporting(port: int) -> AsyncIterator[None]:
+    """Have reports made, one after the other."""
+    made = 0
+    stopping = False
+
+    async def one_after_the_other() -> None:
+        nonlocal made
+        while not stopping:
+            await _get(port, "/v1/lift?experiment=test")
+            made += 1
+
+    task = asyncio.create_task(one_after_the_other())
+    try:
+        yield
+    finally:
+        stopping = True
+        await task
+        print(f"    {made} reports made")
 
 
 def _decide_body(rng: random.Random, number: int) -> bytes:
@@ -153,9 +226,25 @@ def _decide_body(rng: random.Random, number: int) -> bytes:
     )
 
 
-async def _one(port: int, path: str, body: bytes) -> bytes:
+def _outcome(decision_id: str, number: int) -> bytes:
+    outcome = {"outcome_id": decision_id, "decision_id": decision_id, "metric": "click"}
+    return msgspec.json.encode({**outcome, "value": number % 2})
+
+
+async def _post(port: int, path: str, body: bytes) -> bytes:
     async with _connection(port) as (reader, writer):
         return await _exchange(reader, writer, path, body)
+
+
+async def _get(port: int, path: str) -> bytes:
+    async with _connection(port) as (reader, writer):
+        writer.write(f"GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n".encode())
+        return await _answer(reader)
+
+
+async def _ready(port: int) -> dict[str, Any]:
+    said: dict[str, Any] = msgspec.json.decode(await _get(port, "/readyz"))
+    return said
 
 
 @asynccontextmanager
@@ -178,6 +267,10 @@ async def _exchange(
         f"content-length: {len(body)}\r\n\r\n"
     )
     writer.write(head.encode() + body)
+    return await _answer(reader)
+
+
+async def _answer(reader: asyncio.StreamReader) -> bytes:
     headers = await reader.readuntil(b"\r\n\r\n")
     if not headers.startswith(b"HTTP/1.1 200"):
         raise RuntimeError(headers.decode())
@@ -185,36 +278,68 @@ async def _exchange(
     return await reader.readexactly(int(rest.split(b"\r\n", 1)[0]))
 
 
-@contextmanager
-def _evenhand(folder: Path) -> Iterator[int]:
-    port = _free_port()
-    command = ["-m", "api.cli", "serve", "--no-auth", f"--port={port}", "--log-level=warning"]
-    places = [f"--workspace={folder / 'workspace'}", f"--database=sqlite:///{folder}/log.db"]
-    with _running([sys.executable, *command, *places, "--learn-every=2"], port):
-        yield port
+@dataclass(frozen=True)
+class _Server:
+    """A server that runs, and what the operating system knows of it."""
+
+    port: int
+    pid: int
+    ready_s: float
+
+    def cpu_s(self) -> float:
+        """Seconds of processor time so far, of all its threads."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def resident_mb(self) -> float:
+        """Resident memory, without its children's."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 @contextmanager
-def _server(*arguments: str, size: int) -> Iterator[int]:
-    port = _free_port()
-    with _running([sys.executable, *arguments, str(port), str(size)], port):
-        yield port
+def _evenhand(folder: Path, learn_every: float) -> Iterator[_Server]:
+    with _running(
+        "-m", "api.cli", "serve", "--no-auth", "--log-level=warning", "--port={port}",
+        f"--workspace={folder / 'workspace'}", f"--database=sqlite:///{folder}/log.db",
+        f"--learn-every={learn_every}", ready="/readyz",
+    ) as server:  # fmt: skip
+        yield server
 
 
 @contextmanager
-def _running(command: list[str], port: int) -> Iterator[None]:
+def _floor(size: int) -> Iterator[_Server]:
+    """The empty endpoint, whose answers have as many bytes."""
+    with _running("-c", _FLOOR, "{port}", str(size), ready="/openapi.json") as server:
+        yield server
+
+
+@contextmanager
+def _running(*command: str, ready: str) -> Iterator[_Server]:
     root = Path(__file__).parents[1]
-    with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(root)}) as process:
+    port = _free_port()
+    began = time.perf_counter()
+    with subprocess.Popen(
+        [sys.executable, *(part.replace("{port}", str(port)) for part in command)],
+        env=os.environ | {"PYTHONPATH": str(root)},
+    ) as process:
         try:
-            deadline = time.monotonic() + 30
-            while time.monotonic() < deadline:
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                time.sleep(0.05)
-            yield
+            while not _is_ready(port, ready):
+                time.sleep(0.01)
+            yield _Server(port, process.pid, time.perf_counter() - began)
         finally:
             process.terminate()
+
+
+def _is_ready(port: int, path: str) -> bool:
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
 
 
 def _free_port() -> int:

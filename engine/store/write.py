@@ -132,8 +132,9 @@ class _Batch:
             # Of a few sizes only, so that few statements are prepared.
             size = 1 << (len(some) - 1).bit_length()
             padded = (*some, *[some[-1]] * (size - len(some)))
-            statement = _select(self.connection.dialect, tuple(columns), size)
-            yield from self.connection.exec_driver_sql(statement, padded)
+            statement, names = _select(self.connection.dialect, tuple(columns), size)
+            values_of = dict(zip(names, padded, strict=True)) if names else padded
+            yield from self.connection.exec_driver_sql(statement, values_of)
 
     def add(self, entry: Entry) -> Result:
         """Add an entry's rows, or say why not."""
@@ -377,14 +378,20 @@ _ONLY_IF_NEW = frozenset({"revisions", "voids"})
 
 
 @lru_cache(maxsize=128)
-def _select(dialect: Dialect, columns: tuple[Column[Any], ...], count: int) -> str:
+def _select(
+    dialect: Dialect, columns: tuple[Column[Any], ...], count: int
+) -> tuple[str, tuple[str, ...]]:
     """The query, as the driver takes it, for rows whose first column is one of ``count`` values.
+
+    With the names of its values, or none where the driver takes them by their order.
 
     Compiled once: to make it anew for every batch was half of what storing an outcome took.
     """
-    values = [bindparam(f"value_{number}", type_=columns[0].type) for number in range(count)]
+    names = tuple(f"value_{number}" for number in range(count))
+    values = [bindparam(name, type_=columns[0].type) for name in names]
     query = select(*dict.fromkeys(columns)).where(columns[0].in_(values))
-    return str(query.compile(dialect=dialect))
+    compiled = query.compile(dialect=dialect)
+    return str(compiled), () if compiled.positional else names
 
 
 @lru_cache(maxsize=64)
