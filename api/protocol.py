@@ -70,7 +70,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """A client is there, and has until a time to say something."""
-        super().connection_made(transport)
+        super().connection_made(JoinedWrites(transport))  # type: ignore[arg-type]  # all that uvicorn uses of one
         self._since = self.loop.time()
         self._looking = self.loop.call_later(self.look_every_s, self._look)
 
@@ -79,10 +79,6 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._looking:
             self._looking.cancel()
         super().connection_lost(exc)
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
-        """A client is there."""
-        super().connection_made(JoinedWrites(transport))  # type: ignore[arg-type]  # all that uvicorn uses of one
 
     def data_received(self, data: bytes) -> None:
         """Read on, unless the head has no end."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from benchmarks import assignment, attribution, decision, exporting, policies, serving
+from benchmarks import assignment, attribution, decision, exporting, policies, replicas, serving
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "assignment": assignment.main,
@@ -13,6 +13,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "decision": decision.main,
     "exporting": exporting.main,
     "policies": policies.main,
+    "replicas": replicas.main,
     "serving": serving.main,
 }
 

@@ -1,59 +1,59 @@
-"""Durable decisions over HTTP from two replicas on PostgreSQL, beside one worker on SQLite.
+"""Durable decisions from two replicas on PostgreSQL, beside one worker on SQLite.
 
     python -m benchmarks.replicas
 
-Closed loop: 32 connections in all ask as fast as they are answered. The database's server is the
-one that EVENHAND_TEST_POSTGRES names, else one that is started for the run; it, the replicas and the
-load share the machine's cores.
+Closed loop: 32 connections in all ask as fast as they are answered; requests a second, as median
+and
+spread of rounds that alternate. The database's server is the one that EVENHAND_TEST_POSTGRES names,
+else one that is started for the run. It, the servers and the load share the machine's cores.
 """
 
 from __future__ import annotations
 
-import asyncio
 import random
-import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-import msgspec
+import uvloop
 
-from benchmarks import serving, surface
+from benchmarks import serving
 from tests.postgres import any_server
 
-REPLICAS = 2
+ONE, MANY = "one worker on SQLite", "two replicas on PostgreSQL"
 
 
 def main() -> None:
     """Run both in turn and print them."""
     with tempfile.TemporaryDirectory(prefix="evenhand-bench-") as name, ExitStack() as stack:
         folder = Path(name)
-        (folder / "workspace").mkdir()
-        content = msgspec.json.encode(surface.content())
-        (folder / "workspace" / "workspace.yaml").write_bytes(content)
+        serving.write_workspace(folder)
         shared = stack.enter_context(any_server()).create()
-        one = [stack.enter_context(serving.evenhand(folder, f"sqlite:///{folder}/log.db"))]
-        many = [stack.enter_context(serving.evenhand(folder, shared)) for _ in range(REPLICAS)]
-        asyncio.run(_compare(one, many))
+        addresses = {ONE: [serving.file_in(folder)], MANY: [shared, shared]}
+        ports = {
+            label: [stack.enter_context(serving.evenhand(folder, url, 0)).port for url in urls]
+            for label, urls in addresses.items()
+        }
+        uvloop.run(_compare(ports))
 
 
-async def _compare(one: Sequence[int], many: Sequence[int]) -> None:
+async def _compare(ports: Mapping[str, Sequence[int]]) -> None:
     rng = random.Random(1)
-    bodies = [serving.decide_body(rng, i) for i in range(2_000)]
-    rates: dict[str, list[float]] = {"SQLite, one worker": [], "PostgreSQL, two replicas": []}
+    bodies = [serving.decide_body(rng, number) for number in range(2_000)]
+    rates: dict[str, list[float]] = {label: [] for label in ports}
     for _ in range(serving.ROUNDS):
-        for name, ports in zip(rates, (one, many), strict=True):
-            rates[name].append(await serving.closed_round(ports, bodies))
+        for label in ports:
+            rates[label].append(await serving.closed_round(ports[label], bodies))
     print(
         f"closed loop: {serving.CONNECTIONS} connections, {serving.ROUNDS} rounds "
         f"of {serving.ROUND_S:g} s, requests/s"
     )
-    for name, found in rates.items():
-        middle = statistics.median(found)
-        print(f"  {middle:8,.0f}  [{min(found):,.0f}, {max(found):,.0f}]  {name}")
-    first, second = (statistics.median(found) for found in rates.values())
-    print(f"  {second / first:8.2f}  times the rate of one worker")
+    for label, found in rates.items():
+        low, middle, high = serving.spread(found)
+        print(f"  {middle:8,.0f}  [{low:,.0f}, {high:,.0f}]  {label}")
+    low, middle, high = serving.spread([b / a for a, b in zip(*rates.values(), strict=True)])
+    print(f"  {middle:8.2f}  [{low:.2f}, {high:.2f}]  times the one worker's rate")
 
 
 if __name__ == "__main__":

@@ -79,14 +79,13 @@ def main() -> None:
 
 
 async def _main(folder: Path) -> None:
-    (folder / "workspace").mkdir()
-    content = msgspec.json.encode(surface.content())
-    (folder / "workspace" / "workspace.yaml").write_bytes(content)
+    write_workspace(folder)
+    database = file_in(folder)
     rng = random.Random(1)
-    bodies = [_decide_body(rng, i) for i in range(2_000)]
-    with _evenhand(folder, learn_every=1) as ours:
-        await _teach(ours.port, bodies)
-    with _evenhand(folder, learn_every=0) as ours:
+    bodies = [decide_body(rng, i) for i in range(2_000)]
+    with evenhand(folder, database, learn_every=1) as ours:
+        await teach(ours.port, bodies)
+    with evenhand(folder, database, learn_every=0) as ours:
         spent, held = ours.cpu_s(), ours.resident_mb()
         print(
             f"start: ready after {ours.ready_s:.2f} s, {spent:.2f} s of CPU, {held:.0f} MB resident"
@@ -94,7 +93,7 @@ async def _main(folder: Path) -> None:
         size = len(await _post(ours.port, "/v1/decide", bodies[0]))
         with _floor(size) as floor:
             await _closed(ours, floor, bodies)
-    with _evenhand(folder, learn_every=2) as ours:
+    with evenhand(folder, database, learn_every=2) as ours:
         print(f"open loop: {RATE} decisions and {RATE} outcomes a second for {OPEN_S:g} s")
         await _open(ours.port, bodies, "learning")
         async with _reporting(ours.port):
@@ -102,7 +101,7 @@ async def _main(folder: Path) -> None:
         print(f"  {ours.resident_mb():.0f} MB resident at the end")
 
 
-async def _teach(port: int, bodies: Sequence[bytes]) -> None:
+async def teach(port: int, bodies: Sequence[bytes]) -> None:
     """Decide and report outcomes until every policy serves a snapshot that learned from them."""
     before = (await _ready(port))["snapshots"]
     for number in range(LEARNED):
@@ -115,33 +114,38 @@ async def _teach(port: int, bodies: Sequence[bytes]) -> None:
         await asyncio.sleep(0.2)
 
 
-async def _closed(ours: _Server, floor: _Server, bodies: Sequence[bytes]) -> None:
+async def _closed(ours: Server, floor: Server, bodies: Sequence[bytes]) -> None:
     servers = {"empty FastAPI + Pydantic endpoint (floor)": floor, "durable decisions": ours}
-    rates: dict[_Server, list[float]] = {floor: [], ours: []}
-    spent: dict[_Server, list[float]] = {floor: [], ours: []}
+    rates: dict[Server, list[float]] = {floor: [], ours: []}
+    spent: dict[Server, list[float]] = {floor: [], ours: []}
     for _ in range(ROUNDS):
         for server in servers.values():
             before = server.cpu_s()
-            rates[server].append(await _closed_round(server.port, bodies))
+            rates[server].append(await closed_round([server.port], bodies))
             spent[server].append((server.cpu_s() - before) / ROUND_S / rates[server][-1])
     print(f"closed loop: {CONNECTIONS} connections, {ROUNDS} rounds of {ROUND_S:g} s, requests/s")
     for label, server in servers.items():
-        low, middle, high = _spread(rates[server])
+        low, middle, high = spread(rates[server])
         each = 1e6 * statistics.median(spent[server])
         print(f"  {middle:8,.0f}  [{low:,.0f}, {high:,.0f}]  {each:4.0f} µs of CPU each  {label}")
     for what, of in (("requests/s", rates), ("CPU each", spent)):
-        low, middle, high = _spread([a / b for a, b in zip(of[ours], of[floor], strict=True)])
+        low, middle, high = spread([a / b for a, b in zip(of[ours], of[floor], strict=True)])
         print(f"  {middle:8.2f}  [{low:.2f}, {high:.2f}]  of the floor: {what}")
 
 
-def _spread(values: Sequence[float]) -> tuple[float, float, float]:
+def spread(values: Sequence[float]) -> tuple[float, float, float]:
+    """Least, median and largest."""
     return min(values), statistics.median(values), max(values)
 
 
-async def _closed_round(port: int, bodies: Sequence[bytes]) -> float:
+async def closed_round(ports: Sequence[int], bodies: Sequence[bytes]) -> float:
+    """Requests a second of servers that share the connections."""
     until = time.perf_counter() + ROUND_S
     counts = await asyncio.gather(
-        *(_ask_until(port, bodies[start::CONNECTIONS], until) for start in range(CONNECTIONS))
+        *(
+            _ask_until(ports[start % len(ports)], bodies[start::CONNECTIONS], until)
+            for start in range(CONNECTIONS)
+        )
     )
     return sum(counts) / ROUND_S
 
@@ -220,7 +224,8 @@ async def _reporting(port: int) -> AsyncIterator[None]:
         print(f"    {made} reports made")
 
 
-def _decide_body(rng: random.Random, number: int) -> bytes:
+def decide_body(rng: random.Random, number: int) -> bytes:
+    """The body of a request for a decision."""
     return msgspec.json.encode(
         {"user_id": f"u{number}", "surface": "home", "context": surface.context(rng)}
     )
@@ -279,7 +284,7 @@ async def _answer(reader: asyncio.StreamReader) -> bytes:
 
 
 @dataclass(frozen=True)
-class _Server:
+class Server:
     """A server that runs, and what the operating system knows of it."""
 
     port: int
@@ -297,25 +302,38 @@ class _Server:
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
+def write_workspace(folder: Path) -> None:
+    """Write the benchmarks' workspace into a folder."""
+    (folder / "workspace").mkdir()
+    content = msgspec.json.encode(surface.content())
+    (folder / "workspace" / "workspace.yaml").write_bytes(content)
+
+
+def file_in(folder: Path) -> str:
+    """The address of a SQLite log in a folder."""
+    return f"sqlite:///{folder}/log.db"
+
+
 @contextmanager
-def _evenhand(folder: Path, learn_every: float) -> Iterator[_Server]:
+def evenhand(folder: Path, database: str, learn_every: float) -> Iterator[Server]:
+    """A server of the workspace in a folder, ready."""
     with _running(
         "-m", "api.cli", "serve", "--no-auth", "--log-level=warning", "--port={port}",
-        f"--workspace={folder / 'workspace'}", f"--database=sqlite:///{folder}/log.db",
+        f"--workspace={folder / 'workspace'}", f"--database={database}",
         f"--learn-every={learn_every}", ready="/readyz",
     ) as server:  # fmt: skip
         yield server
 
 
 @contextmanager
-def _floor(size: int) -> Iterator[_Server]:
+def _floor(size: int) -> Iterator[Server]:
     """The empty endpoint, whose answers have as many bytes."""
     with _running("-c", _FLOOR, "{port}", str(size), ready="/openapi.json") as server:
         yield server
 
 
 @contextmanager
-def _running(*command: str, ready: str) -> Iterator[_Server]:
+def _running(*command: str, ready: str) -> Iterator[Server]:
     root = Path(__file__).parents[1]
     port = _free_port()
     began = time.perf_counter()
@@ -326,7 +344,7 @@ def _running(*command: str, ready: str) -> Iterator[_Server]:
         try:
             while not _is_ready(port, ready):
                 time.sleep(0.01)
-            yield _Server(port, process.pid, time.perf_counter() - began)
+            yield Server(port, process.pid, time.perf_counter() - began)
         finally:
             process.terminate()
 
