@@ -25,15 +25,12 @@ expected-statuses = ["2xx", 400, 401, 403, 404, 409]
 [dictionaries]
 surfaces = { values = ["home", "nudge", "triggered"] }
 triggers = { values = ["session_start", "open"] }
-metrics = { values = ["watch", "cancel", "visit"] }
 experiments = { values = ["layout_test"] }
 slots = { values = ["layout", "hero"] }
 
 [parameters]
 "body.surface" = { dictionary = "surfaces", probability = 0.8 }
 "body.trigger" = { dictionary = "triggers", probability = 0.3 }
-"body.metric" = { dictionary = "metrics", probability = 0.8 }
-"body.[*].metric" = { dictionary = "metrics", probability = 0.8 }
 "query.experiment" = { dictionary = "experiments", probability = 0.7 }
 "query.surface" = { dictionary = "surfaces", probability = 0.8 }
 "query.slot" = { dictionary = "slots", probability = 0.8 }

@@ -1,10 +1,18 @@
-"""What fuzzing checks beside Schemathesis' own checks, which loads this module."""
+"""What fuzzing checks beside Schemathesis' own checks, and how it meets the present.
+
+Schemathesis loads this module.
+"""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import schemathesis
+
+from engine.errors import RequestError
+from engine.ids import rfc3339, system_clock
+from engine.request import LONGEST_ID, parse_time
 
 BEYOND_SCHEMAS = (
     # The workspace says so, which the document does not know.
@@ -21,7 +29,36 @@ BEYOND_SCHEMAS = (
     "give an integer",
     "low < high",
 )
+LONGEST_METRIC = 64
+IDS = ("user_id", "anonymous_id", "request_id", "decision_id", "outcome_id", "corrects")
 REPORTS = ("/v1/lift", "/v1/ope")
+
+
+@schemathesis.hook
+def map_body(_: Any, body: Any) -> Any:
+    """Half of what is valid becomes what is taken: known metrics, the present, printable ids.
+
+    Nearly nothing else is stored, and dictionaries do not reach into a body of two forms.
+    """
+    for part in body if isinstance(body, list) else [body]:
+        if not isinstance(part, dict):
+            continue
+        for name in IDS:
+            given = part.get(name)
+            if isinstance(given, str) and 0 < len(given) <= LONGEST_ID and len(given) % 2 == 0:
+                part[name] = "".join(filter(str.isprintable, given)) or "x"
+        metric, moment = part.get("metric"), part.get("occurred_at")
+        if (
+            isinstance(metric, str)
+            and 0 < len(metric) <= LONGEST_METRIC
+            and (len(metric) + ord(metric[0])) % 2
+        ):
+            part["metric"] = "watch"
+        if isinstance(moment, str) and len(moment) % 2 == 0:
+            with suppress(RequestError):
+                parse_time("occurred_at", moment)
+                part["occurred_at"] = rfc3339(system_clock())
+    return body
 
 
 @schemathesis.check
