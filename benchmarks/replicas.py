@@ -3,8 +3,8 @@
     python -m benchmarks.replicas
 
 Closed loop: 32 connections in all ask as fast as they are answered; requests a second, as median
-and spread of rounds that alternate. The database's server is the one that EVENHAND_TEST_POSTGRES names,
-else one that is started for the run. It, the servers and the load share the machine's cores.
+and spread of rounds that alternate. The database's server is the one that EVENHAND_TEST_POSTGRES
+names, else one that is started for the run. It, the servers and the load share the machine's cores.
 """
 
 from __future__ import annotations

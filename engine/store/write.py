@@ -6,16 +6,13 @@ result, not an exception, so that the entries beside it are stored all the same.
 
 from __future__ import annotations
 
-import operator
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from functools import lru_cache
 from math import isnan
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Column, Connection, Dialect, Row, bindparam, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Column, Connection, Row
 
 from engine.decide import StickyDraw
 from engine.log import (
@@ -40,6 +37,7 @@ from engine.log import (
 from engine.store import schema
 from engine.store.erase import erase
 from engine.store.read import sticky_draw_of
+from engine.store.statements import inserting, matching
 
 MOST_PARAMETERS = 500
 """Values in one IN list: well under every database's limit on bound parameters."""
@@ -129,12 +127,8 @@ class _Batch:
     def _matching(self, columns: list[Column[Any]], values: Sequence[str]) -> Iterator[Row[Any]]:
         """Rows whose first column is one of the values."""
         for some in _pieces(sorted(set(values)), MOST_PARAMETERS):
-            # Of a few sizes only, so that few statements are prepared.
-            size = 1 << (len(some) - 1).bit_length()
-            padded = (*some, *[some[-1]] * (size - len(some)))
-            statement, names = _select(self.connection.dialect, tuple(columns), size)
-            values_of = dict(zip(names, padded, strict=True)) if names else padded
-            yield from self.connection.exec_driver_sql(statement, values_of)
+            statement, given = matching(self.connection.dialect, tuple(columns), some)
+            yield from self.connection.exec_driver_sql(statement, given)
 
     def add(self, entry: Entry) -> Result:
         """Add an entry's rows, or say why not."""
@@ -349,12 +343,8 @@ class _Batch:
         """Insert all rows; those of content-addressed and first-time tables only if new."""
         for name, rows in self.rows.items():
             if rows:
-                statement, columns = _insert(self.connection.dialect, name)
-                if columns:
-                    values = operator.itemgetter(*columns)
-                    self.connection.exec_driver_sql(statement, [values(row) for row in rows])
-                else:
-                    self.connection.exec_driver_sql(statement, rows)
+                statement, given = inserting(self.connection.dialect, name, _distinct(name, rows))
+                self.connection.exec_driver_sql(statement, given)
         if self.settle_us is not None:
             self.connection.execute(schema.settled.update().values(until_us=self.settle_us))
 
@@ -374,56 +364,21 @@ _SETTLED = "SELECT until_us FROM settled"
 _TURN = f"{_SETTLED} FOR UPDATE"
 
 
-_ONLY_IF_NEW = frozenset({"revisions", "voids"})
-
-
-@lru_cache(maxsize=128)
-def _select(
-    dialect: Dialect, columns: tuple[Column[Any], ...], count: int
-) -> tuple[str, tuple[str, ...]]:
-    """The query, as the driver takes it, for rows whose first column is one of ``count`` values.
-
-    With the names of its values, or none where the driver takes them by their order.
-
-    Compiled once: to make it anew for every batch was half of what storing an outcome took.
-    """
-    names = tuple(f"value_{number}" for number in range(count))
-    values = [bindparam(name, type_=columns[0].type) for name in names]
-    query = select(*dict.fromkeys(columns)).where(columns[0].in_(values))
-    compiled = query.compile(dialect=dialect)
-    return str(compiled), () if compiled.positional else names
-
-
-@lru_cache(maxsize=64)
-def _insert(dialect: Dialect, name: str) -> tuple[str, tuple[str, ...]]:
-    """The insert of a table as the driver takes it, and the columns in the order of its values.
-
-    No columns: the driver takes rows by name.
-
-    Compiled once: SQLAlchemy's own execution spends as long on each row's parameters as SQLite
-    does on the row.
-    """
-    table = schema.metadata.tables[name]
-    maker = postgresql if dialect.name == "postgresql" else sqlite
-    statement = maker.insert(table)
-    if table is schema.snapshot_data:
-        # The same digest is the same bytes, unless those stored were damaged: these mend them.
-        statement = statement.on_conflict_do_update(
-            index_elements=["digest"], set_={"data": statement.excluded.data}
-        )
-    elif table is schema.assignments:
-        # The first assignment is the earliest, in whatever order an import brings them.
-        new = statement.excluded
-        statement = statement.on_conflict_do_update(
-            index_elements=["kind", "id", "unit", "variant"],
-            set_={c: new[c] for c in ("assigned_at", "decision_id", "probability", "factors")},
-            where=new.assigned_at < table.c.assigned_at,
-        )
-    elif name in _ONLY_IF_NEW:
-        statement = statement.on_conflict_do_nothing()
-    columns = [column.name for column in table.columns if column.name != "seq"]
-    compiled = statement.compile(dialect=dialect, column_keys=columns)
-    return str(compiled), tuple(compiled.positiontup or ())
+def _distinct(name: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of a table, one for each key where several of a batch may have the same."""
+    match name:
+        case "assignments":
+            # The first assignment is the earliest, in whatever order an import brings them.
+            first: dict[tuple[str, ...], dict[str, Any]] = {}
+            for row in rows:
+                known = first.setdefault((row["kind"], row["id"], row["unit"], row["variant"]), row)
+                if row["assigned_at"] < known["assigned_at"]:
+                    known.update(row)
+            return list(first.values())
+        case "snapshot_data":
+            return list({row["digest"]: row for row in rows}.values())
+        case _:
+            return rows
 
 
 class _ChoiceSlot(msgspec.Struct):
