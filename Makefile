@@ -35,8 +35,8 @@ bench: $(READY) ## benchmarks, each beside a peer or a floor in the same run
 	$(BIN)/python -m benchmarks
 
 ROUNDS ?= 300
-crash: $(READY) ## kill a server under load for ROUNDS rounds; nothing may be lost or doubled
-	$(BIN)/python -m tests.crash --rounds $(ROUNDS)
+crash: $(READY) ## kill a server under load for ROUNDS rounds (REPLICAS=2: on PostgreSQL); nothing may be lost
+	$(BIN)/python -m tests.crash --rounds $(ROUNDS) $(if $(REPLICAS),--postgres --replicas $(REPLICAS))
 
 fuzz: $(READY) ## ask a server what its OpenAPI document allows and forbids, for MINUTES
 	$(BIN)/python -m tests.fuzz $(if $(MINUTES),--minutes $(MINUTES))

@@ -32,8 +32,9 @@ class JoinedWrites:
 
     def flush(self) -> None:
         """Send now."""
-        if self._parts:
-            parts, self._parts = self._parts, []
+        parts, self._parts = self._parts, []
+        # A client that left meanwhile has closed the transport, which refuses to be written to.
+        if parts and not self._transport.is_closing():
             self._transport.write(b"".join(parts))
 
     def close(self) -> None:
@@ -49,7 +50,7 @@ class LimitedProtocol(HttpToolsProtocol):
     """Ends a connection whose request goes on and on, or whose client does not take its answer.
 
     httptools gathers a head without bound before anybody sees it, so what came since the last
-    part of a request was complete is counted here. :class:`api.limits.HeadLimit` refuses a head
+    part of a request was complete is counted here. :class:`api.gate.Gate` refuses a head
     that is too large and did become complete.
 
     uvicorn's one limit on time, for idle connections, is lifted by any byte. Here a request must

@@ -41,6 +41,7 @@ _ERRORS: Mapping[str, Callable[[_Fault], EngineError]] = {
     "NotFoundError": lambda fault: NotFoundError(fault.field, fault.message),
     "ReportError": lambda fault: ReportError(fault.message),
     "StoreError": lambda fault: StoreError(fault.message),
+    "StoreLostError": lambda fault: StoreError(fault.message),
 }
 
 

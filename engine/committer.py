@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,9 +37,18 @@ class Committer:
     """
 
     def __init__(
-        self, store: Store, clock: Clock, observe: Callable[[int, float], None] | None = None
+        self,
+        store: Store,
+        clock: Clock,
+        observe: Callable[[int, float], None] | None = None,
+        *,
+        longest_s: float | None = None,
     ) -> None:
-        """``observe`` receives each batch's size and its duration in seconds."""
+        """``observe`` receives each batch's size and its duration in seconds.
+
+        A batch that takes longer than ``longest_s`` is lost; None waits for ever.
+        """
+        self._longest_s = longest_s
         self._store = store
         self._clock = clock
         self._observe = observe
@@ -199,9 +208,7 @@ class Committer:
     async def _commit(self, loop: asyncio.AbstractEventLoop, batch: list[Ticket]) -> None:
         entries = [ticket.entry for ticket in batch]
         try:
-            results = await loop.run_in_executor(
-                self._thread, partial(self._store.write, entries, self._clock(), live=True)
-            )
+            results = await self._written(loop, entries)
         except StoreLostError as lost:
             # Nothing else would fare better: nobody waits until each was tried.
             self.lose(lost)
@@ -215,13 +222,32 @@ class Committer:
                 _fail(batch[0], error)
                 return
             # One bad entry must not refuse its neighbours: each is tried alone.
-            for ticket in batch:
+            for place, ticket in enumerate(batch):
                 await self._commit(loop, [ticket])
+                if self.lost:
+                    for left in batch[place + 1 :]:
+                        _fail(left, StoreLostError(str(self.lost), unsure=False))
+                    return
             return
         self.failure = None
         for ticket, result in zip(batch, results, strict=True):
             if not ticket.done.done():
                 ticket.done.set_result(result)
+
+    async def _written(
+        self, loop: asyncio.AbstractEventLoop, entries: Sequence[Entry]
+    ) -> list[Result]:
+        write = partial(self._store.write, entries, self._clock(), live=True)
+        writing = loop.run_in_executor(self._thread, write)
+        if self._longest_s is None:
+            return await writing
+        done, _ = await asyncio.wait({writing}, timeout=self._longest_s)
+        if not done:
+            # Its thread ends with its connection; what it makes of that nobody waits for.
+            writing.add_done_callback(lambda ended: ended.exception())
+            self._store.cut()
+            raise StoreLostError("the database does not answer", unsure=True)
+        return writing.result()
 
 
 def _as_store_error(error: Exception) -> StoreError:

@@ -137,11 +137,15 @@ class SnapshotEntry:
 
 @dataclass(frozen=True, slots=True)
 class RevisionEntry:
-    """A revision's content, and that it serves from ``activated_at`` on."""
+    """A revision's content, and that it serves from ``activated_at`` on.
+
+    ``after`` is the revision that was activated last when this one was found to be fit to follow.
+    """
 
     digest: str
     content: bytes
     activated_at: int
+    after: str | None
 
 
 @dataclass(frozen=True, slots=True)

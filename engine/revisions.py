@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from engine.errors import ConfigurationError, EngineError, Fault
 from engine.ids import Clock
-from engine.log import RevisionEntry
+from engine.log import RevisionEntry, Stored
 from engine.store import Store
 from engine.store import read as ask
 from engine.workspace import Workspace, canonical_content, workspace_from_content
@@ -56,10 +56,11 @@ def activate(store: Store, workspace: Workspace, clock: Clock) -> None:
     ConfigurationError
         If the workspace changes what a started experiment must keep.
     """
-    if store.read(ask.latest_revision) == workspace.revision:
-        return
-    check_succession(Revisions(store), workspace)
-    store.write([revision_entry(workspace, clock())], clock())
+    while (latest := store.read(ask.latest_revision)) != workspace.revision:
+        check_succession(Revisions(store), workspace)
+        (result,) = store.write([revision_entry(workspace, clock(), latest)], clock())
+        if isinstance(result, Stored):
+            return
 
 
 def check_succession(revisions: Revisions, after: Workspace) -> None:
@@ -86,6 +87,9 @@ def check_succession(revisions: Revisions, after: Workspace) -> None:
         raise ConfigurationError(tuple(faults))
 
 
-def revision_entry(workspace: Workspace, now_us: int) -> RevisionEntry:
-    """What stores a workspace under its digest and says that it serves from now on."""
-    return RevisionEntry(workspace.revision, canonical_content(workspace), now_us)
+def revision_entry(workspace: Workspace, now_us: int, after: str | None) -> RevisionEntry:
+    """What stores a workspace under its digest and says that it serves from now on.
+
+    It was checked to follow what served with ``after``, and is refused if another does by then.
+    """
+    return RevisionEntry(workspace.revision, canonical_content(workspace), now_us, after)

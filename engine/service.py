@@ -10,9 +10,10 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf, isfinite
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from engine.answer import Answer, answer, unlogged_defaults
 from engine.committer import Committer
@@ -75,6 +76,9 @@ _FOLLOW_EVERY_S = 1.0
 _DEADLINE = "deadline"
 _UNAVAILABLE = "the log is unavailable"
 _REFUSALS = {"conflict": ConflictError, "missing": NotFoundError, "invalid": RequestError}
+
+
+T = TypeVar("T")
 
 
 class Journal(Protocol):
@@ -147,9 +151,10 @@ class Engine:
         self._journal = journal
         self._revisions = Revisions(store)
         self._loop = asyncio.get_running_loop()
-        activate(store, workspace, self._clock)
+        # Beginnings first: a replica that follows the revision must find them, not make its own.
         self._serving = serving(store, workspace, self._clock(), self._warn)
-        self._committer = Committer(store, self._clock, observe_commit)
+        activate(store, workspace, self._clock)
+        self._committer = Committer(store, self._clock, observe_commit, longest_s=store.longest_s)
         self._learner = LearnerProcess(store.url)
         self._changing = asyncio.Lock()
         self._stopping = asyncio.Event()
@@ -185,7 +190,11 @@ class Engine:
         """
         if self._committer.failure is not None:
             now = self._clock()
-            again = SettleEntry(0) if self._store.shared else revision_entry(self.workspace, now)
+            again = (
+                SettleEntry(0)
+                if self._store.shared
+                else revision_entry(self.workspace, now, self.workspace.revision)
+            )
             with suppress(StoreError, TimeoutError):
                 ticket = self._committer.submit(again, now)
                 try:
@@ -443,9 +452,12 @@ class Engine:
             If the database refuses, or its files cannot be cleaned yet.
         """
 
+        async def written(entry: Entry) -> None:
+            # The clock, which remembers what it said last, is this loop's.
+            await self._committer.write(entry, self._clock())
+
         def write(entry: Entry) -> None:
-            written = self._committer.write(entry, self._clock())
-            asyncio.run_coroutine_threadsafe(written, self._loop).result()
+            asyncio.run_coroutine_threadsafe(written(entry), self._loop).result()
 
         forgotten = await asyncio.to_thread(
             forget, self._store, self._revisions, person, write=write, new_token=random_token
@@ -469,12 +481,11 @@ class Engine:
         try:
             workspace = await asyncio.to_thread(load_workspace, folder)
             if workspace.revision != self.workspace.revision:
-                await asyncio.to_thread(check_succession, self._revisions, workspace)
                 now = self._clock()
                 ready = await asyncio.to_thread(
                     serving, self._store, workspace, now, self._warn, keep=self._keep
                 )
-                await self._committer.write(revision_entry(workspace, now), now)
+                await self._activate(workspace)
                 self._serving = ready
         except (ConfigurationError, StoreError) as error:
             self._reload_fault = str(error)
@@ -486,6 +497,16 @@ class Engine:
         self._journal.info("reloaded", revision=workspace.revision)
         return True
 
+    async def _activate(self, workspace: Workspace) -> None:
+        """Make a revision the one that serves, checked against the one that does so until then."""
+        while True:
+            latest = await asyncio.to_thread(self._store.read, ask.latest_revision)
+            await asyncio.to_thread(check_succession, self._revisions, workspace)
+            now = self._clock()
+            entry = revision_entry(workspace, now, latest)
+            if isinstance(await self._committer.write(entry, now), Stored):
+                return
+
     def _keep(self, beginnings: Sequence[SnapshotEntry]) -> None:
         """Store snapshots through the committer, from another thread than the event loop's."""
         for beginning in beginnings:
@@ -495,18 +516,18 @@ class Engine:
     async def follow_once(self) -> None:
         """Serve what another process stored since: its revision, its snapshots."""
         async with self._changing:
-            digest, last = await asyncio.to_thread(
-                self._store.read, lambda c: (ask.latest_revision(c), ask.last_snapshot(c))
+            digest, last = await self._answered(
+                partial(self._store.read, lambda c: (ask.latest_revision(c), ask.last_snapshot(c)))
             )
             if digest is not None and digest != self.workspace.revision:
-                workspace = await asyncio.to_thread(self._revisions.get, digest)
-                self._serving = await asyncio.to_thread(
-                    serving, self._store, workspace, self._clock(), self._warn
+                workspace = await self._answered(partial(self._revisions.get, digest))
+                self._serving = await self._answered(
+                    partial(serving, self._store, workspace, self._clock(), self._warn)
                 )
                 self._journal.info("followed", revision=digest)
             elif last != self._seen:
                 current = self._serving
-                fresh = await asyncio.to_thread(newer, self._store, current, self._warn)
+                fresh = await self._answered(partial(newer, self._store, current, self._warn))
                 self._serving = replace(current, models={**current.models, **fresh})
             self._seen = last
 
@@ -524,6 +545,15 @@ class Engine:
                     told = str(error)
                     self._warn(told)
 
+    async def _answered(self, ask_store: Callable[[], T]) -> T:
+        """What a thread is told by the store; a database that does not answer in time is lost."""
+        try:
+            async with asyncio.timeout(self._store.longest_s):
+                return await asyncio.to_thread(ask_store)
+        except TimeoutError as error:
+            self._store.cut()
+            raise StoreLostError("the database does not answer", unsure=False) from error
+
     async def _stopped(self, within_s: float) -> bool:
         """Whether this engine is to close, after waiting some seconds for that."""
         with suppress(TimeoutError):
@@ -540,14 +570,14 @@ class Engine:
 
         None do where another process has the learner's place.
         """
-        if not await asyncio.to_thread(self._store.lead):
+        if not await self._answered(self._store.lead):
             return 0
         request = LearnRequest(self.workspace.revision, await self._settle(), self._clock())
         reply = await self._learner.learn(request)
         for warning in reply.warnings:
             self._warn(warning)
         self._learning_fault = reply.warnings[-1] if reply.warnings else None
-        if not await asyncio.to_thread(self._store.lead):
+        if not await self._answered(self._store.lead):
             # Whoever took the place meanwhile learned the same.
             return 0
         async with self._changing:

@@ -11,13 +11,12 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
 import psycopg
-import pytest
 from sqlalchemy.engine import make_url
 
 VARIABLE = "EVENHAND_TEST_POSTGRES"
@@ -106,6 +105,23 @@ class OwnServer:
             self._process.wait()
             self._process = None
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let its processes stand still, as those of a paused machine do."""
+        assert self._process is not None
+        self._signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        for pid in (self._process.pid, *map(int, children.read_text().split())):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
     def remove(self) -> None:
         """Stop, and remove its files."""
         self.stop()
@@ -130,15 +146,16 @@ def programs() -> Path | None:
     return initdb.resolve().parent if initdb.is_file() else None
 
 
+class NoServerError(Exception):
+    """No PostgreSQL is named or installed."""
+
+
 @contextmanager
 def own_server() -> Iterator[Postgres]:
-    """A server started for the caller; skips the test where none is installed, but not in CI."""
+    """A server started for the caller; raises NoServerError where none is installed."""
     folder = programs()
     if folder is None:
-        said = f"no PostgreSQL: set {VARIABLE}, or install the package postgresql"
-        if os.environ.get("CI"):
-            pytest.fail(said)
-        pytest.skip(said)
+        raise NoServerError(f"no PostgreSQL: set {VARIABLE}, or install the package postgresql")
     server = OwnServer(folder)
     try:
         server.start()

@@ -112,9 +112,9 @@ def learn(
     with errors_told(as_json=json):
         store = Store(database, writer="evenhand learn")
         try:
-            if not store.lead():
-                raise StoreError("another process learns from this log; let it, or stop it")
             while True:
+                if not store.lead():
+                    raise StoreError("another process learns from this log; let it, or stop it")
                 report = _learn_once(store, units, refit=refit)
                 if json:
                     print_json(report)

@@ -22,6 +22,8 @@ class Backend(Protocol):
     """Whether several processes may write at the same time."""
     settle_after_us: int
     """How long after its stamp something may still be stored by another process."""
+    longest_s: float | None
+    """Seconds after which a call counts as lost; None where the database is in this process."""
     engine: Engine
 
     def begin_migration(self, connection: Connection) -> None:
@@ -35,6 +37,9 @@ class Backend(Protocol):
 
     def clear_files(self) -> bool:
         """Leave no byte of what was erased in files of ours; False while a reader is there."""
+
+    def cut(self) -> None:
+        """Break the connections in use: whoever waits for a silent database waits no more."""
 
     def lead(self) -> bool:
         """Take or keep the one learner's place; whether this process has it."""
@@ -59,10 +64,14 @@ def parse_address(url: str) -> URL:
     ours = address.drivername in {"sqlite", "postgresql"}
     if not ours or not address.database or address.database == ":memory:":
         raise StoreError(
-            f'database "{address.render_as_string()}" is none that a log can stand in; '
-            f"write {ADDRESSES}"
+            f'database "{shown(address)}" is none that a log can stand in; write {ADDRESSES}'
         )
     return address
+
+
+def shown(address: URL) -> str:
+    """An address as people may see it: a password may stand before the host or in the query."""
+    return address.set(query={}).render_as_string()
 
 
 def said(error: Exception) -> str:

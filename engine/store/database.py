@@ -44,6 +44,7 @@ class Store:
         self._backend: Backend = kind(address, writer)
         self.shared = self._backend.shared
         self.settle_after_us = self._backend.settle_after_us
+        self.longest_s = self._backend.longest_s
         self._name = self._backend.name
         try:
             self._check_version(migrate=self.writable)
@@ -72,7 +73,8 @@ class Store:
         # The connection broke amid the transaction: was it committed? A new connection tells.
         try:
             return self._write(entries, now_us, live=live, again=True)
-        except StoreLostError as second:
+        except StoreError as second:
+            # Refused is no answer either to whether the first was committed.
             raise StoreLostError(str(second), unsure=True) from second
 
     def _write(
@@ -100,6 +102,10 @@ class Store:
     def lead(self) -> bool:
         """Take or keep the place of the one learner; whether this process has it."""
         return self._backend.lead()
+
+    def cut(self) -> None:
+        """Break the connections in use: calls that wait for a silent database are lost at once."""
+        self._backend.cut()
 
     def checkpoint(self) -> None:
         """Move what the write-ahead log holds into the database, without waiting for readers."""

@@ -32,7 +32,7 @@ from sqlalchemy.pool import NullPool
 
 from engine.errors import StoreError
 from engine.keys import Key, Scope
-from engine.store.backend import parse_address, said
+from engine.store.backend import parse_address, said, shown
 from engine.store.postgres import engine_of
 
 T = TypeVar("T")
@@ -78,7 +78,7 @@ class KeyStore:
                 poolclass=NullPool,
             )
         else:
-            self.name = address.render_as_string()
+            self.name = shown(address)
             self._engine = engine_of(address, "evenhand keys", poolclass=NullPool)
 
     def add(self, key: Key) -> None:
@@ -96,25 +96,18 @@ class KeyStore:
 
     def revoke(self, id_: str, now_us: int) -> bool:
         """Put a key out of force, durably; whether there is one of that id in force."""
-        if not self._made():
+        # Looked at first, since SQLite would make the file that it is asked to open.
+        if self.path is not None and not self.path.exists():
             return False
         in_force = _keys.c.id == id_, _keys.c.revoked_at.is_(None)
         changed = _keys.update().where(*in_force).values(revoked_at=now_us)
-        return self._run(lambda c: c.execute(changed).rowcount) > 0
+        return self._run(lambda c: _made(c) and c.execute(changed).rowcount > 0)
 
     def all(self) -> list[Key]:
         """Every key, revoked ones too, in the order of creation."""
-        if not self._made():
+        if self.path is not None and not self.path.exists():
             return []
-        ordered = select(_keys).order_by(_keys.c.created_at, _keys.c.id)
-        return self._run(lambda c: [_key_of(row) for row in c.execute(ordered)])
-
-    def _made(self) -> bool:
-        """Whether any key was ever stored."""
-        if self.path is not None:
-            # Looked at first, since SQLite would make the file that it is asked to open.
-            return self.path.exists()
-        return self._run(lambda c: inspect(c).has_table(_keys.name))
+        return self._run(_all)
 
     def _make(self) -> None:
         """Make the table, and its file, unless they are there; only its owner may read the file."""
@@ -138,6 +131,18 @@ class KeyStore:
             raise StoreError(
                 f"{self.name} holds no keys that can be used: {said(error)}"
             ) from error
+
+
+def _made(connection: Connection) -> bool:
+    """Whether any key was ever stored."""
+    return inspect(connection).has_table(_keys.name)
+
+
+def _all(connection: Connection) -> list[Key]:
+    if not _made(connection):
+        return []
+    ordered = select(_keys).order_by(_keys.c.created_at, _keys.c.id)
+    return [_key_of(row) for row in connection.execute(ordered)]
 
 
 def _key_of(row: Row[Any]) -> Key:

@@ -59,7 +59,7 @@ snapshots = Table(
     "snapshots",
     metadata,
     Column("seq", _Position, primary_key=True, autoincrement=True),
-    Column("learner", _text(256), nullable=False),
+    Column("learner", _text(330), nullable=False),
     Column("spec", _text(16), nullable=False),
     Column("digest", _text(64), nullable=False),
     Column("parent", _text(64)),
@@ -91,7 +91,7 @@ decisions = Table(
 learnables = Table(
     "learnables",
     metadata,
-    Column("learner", _text(256), nullable=False),
+    Column("learner", _text(330), nullable=False),
     Column("closes_at", BigInteger, nullable=False),
     Column("decision_id", _text(36), nullable=False),
     Column("slot", _text(64), nullable=False),
@@ -130,6 +130,7 @@ assignments = Table(
     Column("probability", Float, nullable=False),
     Column("factors", Text, nullable=False),
     PrimaryKeyConstraint("kind", "id", "unit", "variant"),
+    Index("assignments_unit", "unit"),
     sqlite_with_rowid=False,
 )
 
@@ -150,7 +151,7 @@ outcomes = Table(
     Column("seq", _Position, primary_key=True, autoincrement=True),
     Column("outcome_id", _text(256), nullable=False, unique=True),
     Column("digest", _text(32), nullable=False),
-    Column("decision_id", _text(36)),
+    Column("decision_id", _text(256)),
     Column("unit", _text(258)),
     Column("metric", _text(64), nullable=False),
     Column("value", Float, nullable=False),

@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from engine.errors import StoreError
+from engine.store.backend import shown
 from engine.store.lock import WriterLock
 
 _BUSY_S = 30
@@ -29,6 +30,7 @@ class SqliteBackend:
 
     shared = False
     settle_after_us = 0
+    longest_s: float | None = None
 
     def __init__(self, address: URL, writer: str | None) -> None:
         """Open the file; to write, ``writer`` says in a few words who does.
@@ -38,7 +40,7 @@ class SqliteBackend:
         StoreError
             If another process writes, the file cannot be made, or there is none to read.
         """
-        self.name = address.render_as_string()
+        self.name = shown(address)
         path = Path(str(address.database))
         self._lock: WriterLock | None = None
         if writer:
@@ -95,6 +97,9 @@ class SqliteBackend:
             finally:
                 connection.execute(text(f"PRAGMA busy_timeout = {1_000 * _BUSY_S}"))
         return int(busy) == 0
+
+    def cut(self) -> None:
+        """Nothing: there is none."""
 
     def lead(self) -> bool:
         return self._lock is not None

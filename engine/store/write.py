@@ -23,6 +23,7 @@ from engine.log import (
     Late,
     Outcome,
     OutcomesEntry,
+    Position,
     Refused,
     Repeated,
     Result,
@@ -36,7 +37,7 @@ from engine.log import (
 )
 from engine.store import schema
 from engine.store.erase import erase
-from engine.store.read import sticky_draw_of
+from engine.store.read import latest_revision, lineage, sticky_draw_of
 from engine.store.statements import inserting, matching
 
 MOST_PARAMETERS = 500
@@ -148,11 +149,7 @@ class _Batch:
                 self.settle_us = self.settled_us = max(self.settled_us, entry.until_us)
                 return Settled(self.settled_us)
             case RevisionEntry():
-                self.rows["revisions"].append({"digest": entry.digest, "content": entry.content})
-                self.rows["activations"].append(
-                    {"digest": entry.digest, "activated_at": entry.activated_at}
-                )
-                return Stored()
+                return self._add_revision(entry)
             case ErasureEntry():
                 erase(self.connection, entry)
                 return Stored()
@@ -321,8 +318,21 @@ class _Batch:
             )
         return Stored(accepted, duplicates)
 
+    def _add_revision(self, entry: RevisionEntry) -> Result:
+        activated = self.rows["activations"]
+        latest = activated[-1]["digest"] if activated else latest_revision(self.connection)
+        if latest != entry.after:
+            return Refused("revision", "is not checked against the one activated last", "conflict")
+        self.rows["revisions"].append({"digest": entry.digest, "content": entry.content})
+        activated.append({"digest": entry.digest, "activated_at": entry.activated_at})
+        return Stored()
+
     def _add_snapshot(self, entry: SnapshotEntry) -> Result:
         self.rows["snapshot_data"].append({"digest": entry.digest, "data": entry.data})
+        if entry.position == Position() and lineage(self.connection, entry.learner, entry.spec, 1):
+            # A beginning, made where another process had begun already: what that one has learned
+            # since must stay the newest.
+            return Stored()
         self.rows["snapshots"].append(
             {
                 "learner": entry.learner,

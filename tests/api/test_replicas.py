@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,6 +14,7 @@ import pytest
 
 from tests.api.running import PROBLEM, Server, evenhand, until
 from tests.api.workspaces import write_quick_workspace
+from tests.conftest import found
 from tests.postgres import OwnServer, own_server
 
 GONE_S = 2.0
@@ -63,7 +65,7 @@ def test_replicas_answer_alike_follow_each_other_and_report(
 @pytest.fixture
 def database() -> Iterator[tuple[OwnServer, str]]:
     """A PostgreSQL server that may be stopped, and a database on it."""
-    with own_server() as server:
+    with found(own_server) as server:
         assert server.process is not None
         yield server.process, server.create()
 
@@ -99,6 +101,28 @@ def test_while_the_database_is_gone_defaults_are_served_and_marked(
         assert _report(http, "while").json()["accepted"] == 1
         decided = http.get(f"/v1/decisions/{before['decision_id']}")
         assert decided.status_code == 200
+
+
+def test_while_the_database_stands_still_defaults_are_served_and_the_server_can_be_stopped(
+    quick: Path, database: tuple[OwnServer, str], tmp_path: Path
+) -> None:
+    """A paused machine's kernel goes on to acknowledge, so that no limit of the network is met."""
+    postgres, url = database
+    with (
+        Server(quick, url, tmp_path / "log", "--learn-every=0") as server,
+        httpx.Client(base_url=server.url, timeout=60) as http,
+    ):
+        assert _decide(http, "before")["logged"]
+        with postgres.frozen():
+            assert _decide(http, "while")["fallback"] == "the log is unavailable"
+            assert http.get("/readyz").status_code == 503
+            # By now nobody waits for it any more.
+            assert not _decide(http, "later")["logged"]
+        until(lambda: http.get("/readyz").status_code == 200, "the server to recover by itself")
+        assert _decide(http, "after")["logged"]
+        with postgres.frozen():
+            server.signal(signal.SIGTERM)
+            assert server.ended() == -signal.SIGTERM
 
 
 def test_a_database_that_comes_back_between_requests_costs_none_of_them(

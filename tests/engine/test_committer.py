@@ -316,6 +316,66 @@ def test_what_waits_when_the_database_is_found_gone_is_refused_at_once() -> None
     asyncio.run(played())
 
 
+class Silent(Gone):
+    """A store whose database takes what is written and never answers, until it is cut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cuts = 0
+        self._cut = threading.Event()
+
+    def ping(self) -> None:
+        if not self.back.is_set():
+            self._cut.wait(20)
+            self._cut.clear()
+            raise StoreLostError("cut", unsure=True)
+
+    def cut(self) -> None:
+        self.cuts += 1
+        self._cut.set()
+
+
+def test_a_database_that_does_not_answer_in_time_is_cut_and_lost() -> None:
+    async def played() -> None:
+        silent = Silent()
+        committer = Committer(silent, lambda: NOW, longest_s=0.2)  # type: ignore[arg-type]  # has what the committer asks of a store
+        with pytest.raises(StoreLostError, match="does not answer") as caught:
+            await committer.write(_outcome(1), NOW)
+        assert caught.value.unsure
+        assert silent.cuts == 1
+        silent.back.set()
+        silent.cut()
+        await _until(lambda: committer.lost is None)
+        assert await committer.write(_outcome(1), NOW) == Stored()
+        await committer.close()
+
+    asyncio.run(played())
+
+
+class GoneAmid(Gone):
+    """A store that refuses a batch, and whose database goes while its entries are tried alone."""
+
+    def write(self, entries: Sequence[Entry], now_us: int, *, live: bool) -> list[Result]:
+        self.writes += 1
+        if self.writes == 1:
+            raise StoreError("one of them is unfit")
+        return super().write(entries, now_us, live=live)
+
+
+def test_when_the_database_goes_while_entries_are_tried_alone_the_rest_is_not_tried() -> None:
+    async def played() -> None:
+        gone = GoneAmid()
+        committer = Committer(gone, lambda: NOW)  # type: ignore[arg-type]  # has what the committer asks of a store
+        tickets = [committer.submit(_outcome(number), NOW) for number in range(20)]
+        failed = await asyncio.gather(*(t.done for t in tickets), return_exceptions=True)
+        assert {type(error) for error in failed} == {StoreLostError}
+        # Once together, once alone.
+        assert gone.writes == 3
+        await committer.close()
+
+    asyncio.run(played())
+
+
 def test_a_loss_that_another_noticed_refuses_entries_until_the_database_answers() -> None:
     async def played() -> None:
         gone = Gone()

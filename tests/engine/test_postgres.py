@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ from engine.log import (
     decision_entry,
 )
 from engine.request import DecideRequest
-from engine.store import Store
+from engine.store import KeyStore, Store
 from engine.store import read as ask
 from tests.engine.build import NOW, decided, execute, outcome, serving_of, workspace_of
 
@@ -254,3 +255,52 @@ def test_ids_are_ordered_by_their_code_points(url: str) -> None:
         ids = sorted([uuid7(NOW, 1), "b", "B", "a-1", "a1", "_"])
         store.write([VoidEntry(id_, "r") for id_ in reversed(ids)], NOW)
         assert [row.decision_id for row in store.read(ask.void_rows)] == ids
+
+
+# Databases that do not answer --------------------------------------------------------------------
+
+
+def test_a_host_that_accepts_and_says_nothing_is_lost(url: str) -> None:
+    """It has no state to tell the error by, and is an error of a kind of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        address = f"postgresql://somebody@127.0.0.1:{port}/log?connect_timeout=2"
+        with pytest.raises(StoreLostError, match="cannot be opened"):
+            Store(address, writer="tests")
+
+
+def test_whoever_waits_for_a_silent_database_is_cut_off(url: str) -> None:
+    with Store(url, writer="a") as store, ThreadPoolExecutor(1) as thread:
+        with _turn_held(url):
+            writing = thread.submit(store.write, [_outcome(1)], NOW)
+            _waiting_for_the_turn(url)
+            store.cut()
+            # Its turn may come on a new connection, for which it asks by itself.
+            _waiting_for_the_turn(url)
+        assert writing.result(LIMIT_S) == [Stored(1, 0, 0)]
+        assert store.read(ask.counts)["outcomes"] == 1
+
+
+def test_a_password_in_the_query_of_an_address_is_not_shown(url: str) -> None:
+    for writer in (None, "tests"):
+        with pytest.raises(StoreError) as caught:
+            Store("postgresql://u@127.0.0.1:1/log?password=hunter2", writer=writer)
+        assert "hunter2" not in str(caught.value)
+    assert "hunter2" not in KeyStore("postgresql://u@127.0.0.1:1/log?password=hunter2").name
+
+
+def test_turns_hold_whatever_the_databases_isolation_is(url: str) -> None:
+    """What is read after waiting must be what was committed in the turns before."""
+    database = make_url(url).database
+    execute(url, f'ALTER DATABASE "{database}" SET default_transaction_isolation = "serializable"')
+    with Store(url, writer="a") as first, Store(url, writer="b") as second:
+        with ThreadPoolExecutor(2) as threads:
+            results = threads.map(
+                lambda given: [
+                    given[0].write([_entry(given[1] + n, f"r{n}")], NOW) for n in range(40)
+                ],
+                [(first, 0), (second, 1_000)],
+            )
+            pairs = list(zip(*results, strict=True))
+        assert {type(result) for pair in pairs for (result,) in pair} == {Stored, Repeated}
+        assert first.read(ask.counts)["decisions"] == 40

@@ -588,11 +588,35 @@ def test_bytes_that_were_damaged_are_mended_by_those_stored_again(store: Store) 
 
 
 def test_the_revision_activated_last_is_the_latest(store: Store) -> None:
-    for digest in ("r1", "r2", "r1"):
-        store.write([RevisionEntry(digest, digest.encode(), NOW)], NOW)
+    for digest, after in (("r1", None), ("r2", "r1"), ("r1", "r2")):
+        entry = RevisionEntry(digest, digest.encode(), NOW, after)
+        assert store.write([entry], NOW) == [Stored()]
     assert store.read(ask.latest_revision) == "r1"
     assert store.read(lambda c: ask.revision(c, "r2")) == b"r2"
     assert sorted(store.read(ask.revision_digests)) == ["r1", "r2"]
+
+
+def test_a_revision_that_was_checked_against_another_than_the_latest_is_refused(
+    store: Store,
+) -> None:
+    """Two processes that activate at once would else pass each other's check."""
+    assert store.write([RevisionEntry("r1", b"1", NOW, None)], NOW) == [Stored()]
+    for after in (None, "r0"):
+        (result,) = store.write([RevisionEntry("r2", b"2", NOW, after)], NOW)
+        assert isinstance(result, Refused)
+    both = [RevisionEntry("r2", b"2", NOW, "r1"), RevisionEntry("r3", b"3", NOW, "r1")]
+    assert [type(result) for result in store.write(both, NOW)] == [Stored, Refused]
+    assert store.read(ask.latest_revision) == "r2"
+
+
+def test_a_beginning_never_follows_what_was_learned(store: Store) -> None:
+    """A process that found no snapshot may store its beginning after another has learned."""
+    store.write([_snapshot("learned")], NOW)
+    beginning = replace(_snapshot("beginning", data=b"new"), position=Position())
+    assert store.write([beginning], NOW) == [Stored()]
+    rows = store.read(lambda c: ask.lineage(c, "p:home.layout", "s1"))
+    assert [row.digest for row in rows] == ["learned"]
+    assert store.read(lambda c: ask.snapshot_bytes(c, "beginning")) == b"new"
 
 
 # What matured ------------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "learnables",
-        sa.Column("learner", _text(256), nullable=False),
+        sa.Column("learner", _text(330), nullable=False),
         sa.Column("closes_at", sa.BigInteger(), nullable=False),
         sa.Column("decision_id", _text(36), nullable=False),
         sa.Column("slot", _text(64), nullable=False),
@@ -92,7 +92,7 @@ def upgrade() -> None:
         ),
         sa.Column("outcome_id", _text(256), nullable=False),
         sa.Column("digest", _text(32), nullable=False),
-        sa.Column("decision_id", _text(36), nullable=True),
+        sa.Column("decision_id", _text(256), nullable=True),
         sa.Column("unit", _text(258), nullable=True),
         sa.Column("metric", _text(64), nullable=False),
         sa.Column("value", sa.Float(), nullable=False),
@@ -124,7 +124,7 @@ def upgrade() -> None:
             autoincrement=True,
             nullable=False,
         ),
-        sa.Column("learner", _text(256), nullable=False),
+        sa.Column("learner", _text(330), nullable=False),
         sa.Column("spec", _text(16), nullable=False),
         sa.Column("digest", _text(64), nullable=False),
         sa.Column("parent", _text(64), nullable=True),

@@ -1,4 +1,4 @@
-"""The time up to which the log is settled for learning; records compressed quickly."""
+"""The settled time, assignments found by unit, records that are compressed quickly."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,6 +13,7 @@ def upgrade() -> None:
     """Create the table with its one row."""
     settled = op.create_table("settled", sa.Column("until_us", sa.BigInteger(), nullable=False))
     op.bulk_insert(settled, [{"until_us": 0}])
+    op.create_index("assignments_unit", "assignments", ["unit"])
     if op.get_bind().dialect.name == "postgresql":
         # Its default method takes longer to compress a record than all else takes to store it. A
         # server that was built without this one keeps the default.
@@ -27,4 +28,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop the table."""
+    op.drop_index("assignments_unit", table_name="assignments")
     op.drop_table("settled")
