@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from api import decide
 from api.access import SECURITY_HEADERS, Access, is_open, scope_of
+from api.decide import DECIDE
 from api.gate import Gate
+from api.outcomes import EXPOSURES, OUTCOMES
 from api.problems import MEDIA_TYPE, FieldError, failed, problem, shown
+from api.raw import RawRoute
 from api.reports import Reports
 from api.routes import problems, router
 from api.telemetry import Telemetry
@@ -31,6 +33,8 @@ from engine.service import Engine, Journal
 from engine.store import KeyStore, Store
 from engine.version import __version__
 from engine.workspace import load_workspace
+
+_RAW: Mapping[str, RawRoute[Any]] = {route.path: route for route in (DECIDE, EXPOSURES, OUTCOMES)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +113,7 @@ def create_app(settings: Settings, journal: Journal) -> FastAPI:
     app.state.reports = Reports(settings.database)
     app.include_router(router)
     _answer_errors(app, journal)
-    app.gate = Gate(app.routed, lambda: app.state.engine, telemetry, journal, access)
+    app.gate = Gate(app.routed, _RAW, lambda: app.state.engine, telemetry, journal, access)
     app.openapi = lambda: _openapi(app, with_keys=settings.auth)  # type: ignore[method-assign]  # FastAPI's documented way to extend its document
     return app
 
@@ -171,12 +175,12 @@ def _not_json(message: str) -> Response:
 
 
 def _dotted(place: tuple[int | str, ...]) -> str:
-    """Pydantic's location as a path into the body or query: ``[0].value``."""
+    """Pydantic's location as a path into the body or query: ``target[0]``."""
     text = ""
     for part in place[1:]:
         if isinstance(part, int):
             text += f"[{part}]"
-        elif part not in {"one", "many"}:
+        else:
             text += f".{part}" if text else part
     return text
 
@@ -193,25 +197,22 @@ def _message(error: dict[str, Any]) -> str:
 _REPAIRS = {
     "missing": "is missing; add it",
     "extra_forbidden": "is not a known field; remove it, or mend its name",
-    "finite_number": "give a finite number",
-    "float_type": "give a number",
     "string_type": "give a string",
     "string_too_short": "give at least one character",
-    "too_short": "give at least one entry",
     "model_attributes_type": "give an object",
 }
 
 
 def _openapi(app: FastAPI, *, with_keys: bool) -> dict[str, Any]:
-    """FastAPI's document with the decide route added, and without the 422 that never comes."""
+    """FastAPI's document with the raw routes added, and without the 422 that never comes."""
     if app.openapi_schema is None:
         document = get_openapi(
             title=app.title, version=app.version, summary=app.summary, routes=app.routes
         )
-        item, schemas = decide.openapi()
-        document["paths"][decide.PATH] = item
         components = document.setdefault("components", {}).setdefault("schemas", {})
-        components.update(schemas)
+        for route in _RAW.values():
+            document["paths"][route.path], schemas = route.openapi()
+            components.update(schemas)
         for name in ("HTTPValidationError", "ValidationError"):
             components.pop(name, None)
         for path in document["paths"].values():

@@ -24,12 +24,15 @@ _PLACE = re.compile(r"(?P<message>.*?)(?: - at `\$\.?(?P<path>.*)`)?", re.DOTALL
 _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 _LACKS = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
-_EXPECTED = re.compile(r"Expected `(\w+)(?: \| null)?`, got .*")
+_EXPECTED = re.compile(r"Expected `([\w |]+)`, got .*")
+_OUT_OF_RANGE = "Number out of range"
+_NUMBER = "a finite number of at most 64 bits"
 _REPAIRS = {
-    "str": "give a string",
-    "int": "give an integer",
-    "array": "give a list",
-    "object": "give an object",
+    "str": "a string",
+    "int": "an integer",
+    "float": "a number",
+    "array": "a list",
+    "object": "an object",
 }
 _ABSENT = object()
 
@@ -50,35 +53,39 @@ def body_fault(body: bytes, model: type[msgspec.Struct], error: Exception) -> Fi
     except UnicodeDecodeError as fault:
         return FieldError("", f"is not UTF-8 at byte {fault.start}; encode it so")
     except RecursionError:
-        content = _ABSENT
-    except ValueError:
-        return FieldError("", f"cannot be read: {error}; send one JSON object")
+        return FieldError("", "cannot be read; give JSON that is not nested deeply")
+    except ValueError as fault:
+        return FieldError("", f"cannot be read: {fault}; give JSON")
     if isinstance(error, msgspec.ValidationError):
         found = _mismatch(content, model, str(error))
         if found is not None:
             return found
-    said = f"cannot be read: {error}; send one JSON object, not nested deeply"
+    said = f"cannot be read: {error}; give JSON that is not nested deeply"
     return next(_unreadable(content), None) or FieldError("", said)
 
 
 def _mismatch(content: object, model: type[msgspec.Struct], text: str) -> FieldError | None:
-    """The fault of a value that is not of its field's type; None for a number out of range."""
+    """The fault of a value that is not of its field's type; None where it cannot be found."""
     place = _PLACE.fullmatch(text)
     message, path = (place["message"], place["path"] or "") if place else (text, "")
     if lacks := _LACKS.fullmatch(message):
-        return FieldError(lacks[1], "is missing; add it")
+        return FieldError(_joined(path, f".{lacks[1]}"), "is missing; add it")
     if unknown := _UNKNOWN.fullmatch(message):
-        return FieldError(shortened(unknown[1], _LONGEST_NAME), _unknown(unknown[1], model))
-    hint = get_type_hints(model).get(path)
+        name = shortened(unknown[1], _LONGEST_NAME)
+        return FieldError(_joined(path, f".{name}"), _unknown(unknown[1], model))
+    value = _at(content, path)
+    hint = get_type_hints(model).get(path.rpartition(".")[2])
     expected = _EXPECTED.fullmatch(message)
+    wanted = [kind for kind in expected[1].split(" | ") if kind != "null"] if expected else []
     if get_origin(hint) is Literal:
-        repair = "give " + " or ".join(f'"{known}"' for known in get_args(hint))
-    elif expected and expected[1] in _REPAIRS:
-        repair = _REPAIRS[expected[1]]
+        repair = " or ".join(f'"{known}"' for known in get_args(hint))
+    elif wanted and all(kind in _REPAIRS for kind in wanted):
+        repair = " or ".join(_REPAIRS[kind] for kind in wanted)
+    elif message == _OUT_OF_RANGE and isinstance(value, _Odd | int):
+        repair = _NUMBER
     else:
         return None
-    value = _at(content, path)
-    said = repair if value is _ABSENT else f"is {_shown(value)}; {repair}"
+    said = f"give {repair}" if value is _ABSENT else f"is {_shown(value)}; give {repair}"
     return FieldError(path, said)
 
 
@@ -106,7 +113,7 @@ def _unreadable(content: object) -> Iterator[FieldError]:
     while waiting:
         path, value = waiting.pop()
         if isinstance(value, _Odd):
-            yield FieldError(path, f"is {_shown(value)}; give a finite number of at most 64 bits")
+            yield FieldError(path, f"is {_shown(value)}; give {_NUMBER}")
         elif isinstance(value, str) and not _is_whole(value):
             said = f"is {_shown(value)}, which holds half of a surrogate pair; send the whole"
             yield FieldError(path, said)

@@ -1,18 +1,18 @@
 """What every request passes before its route, in one pass: size, key, time taken, headers.
 
-``POST /v1/decide`` is answered here, ahead of FastAPI: its layers cost a decision as much as an
+The routes under load are answered here, ahead of FastAPI: its layers cost a decision as much as an
 empty endpoint costs in all.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api import decide
 from api.access import SECURITY_HEADERS, Access, is_open
 from api.limits import (
     LARGEST_HEAD_BYTES,
@@ -22,6 +22,7 @@ from api.limits import (
     whole_body,
 )
 from api.problems import failed, problem
+from api.raw import RawRoute
 from api.telemetry import Telemetry
 from engine.errors import EngineError
 from engine.service import Engine, Journal
@@ -30,18 +31,20 @@ _HEADERS = [(name.lower().encode(), value.encode()) for name, value in SECURITY_
 
 
 class Gate:
-    """Refuses, answers a decision, or lets through to ``app``; measures and marks each answer."""
+    """Refuses, answers by a raw route, or lets through to ``app``; measures and marks answers."""
 
     def __init__(
         self,
         app: ASGIApp,
+        raw: Mapping[str, RawRoute[Any]],
         engine: Callable[[], Engine],
         telemetry: Telemetry,
         journal: Journal,
         access: Access | None,
     ) -> None:
-        """``engine`` is asked once the application has started."""
+        """``raw`` are routes by path; ``engine`` is asked once the application has started."""
         self._app = app
+        self._raw = raw
         self._engine = engine
         self._telemetry = telemetry
         self._journal = journal
@@ -53,6 +56,7 @@ class Gate:
             return
         began = time.perf_counter()
         status = 500
+        route = self._raw.get(scope["path"])
 
         async def marked(message: Message) -> None:
             nonlocal status
@@ -67,12 +71,13 @@ class Gate:
             refusal = self._refusal(scope)
             if refusal is not None:
                 await refusal(scope, receive, marked)
-            elif scope["path"] == decide.PATH:
-                await self._decide(scope, receive, marked)
+            elif route is not None:
+                await self._answer(route, scope, receive, marked)
             else:
                 await self._pass_on(scope, receive, marked)
         finally:
-            self._telemetry.requested(_route(scope), status, time.perf_counter() - began)
+            path = route.path if route is not None else _path_of(scope)
+            self._telemetry.requested(path, status, time.perf_counter() - began)
 
     def _refusal(self, scope: Scope) -> Response | None:
         """The answer to a request that may not go on, before a byte of its body is read."""
@@ -93,7 +98,9 @@ class Gate:
                 return refusal
         return body_too_large() if length is not None and is_too_large(length) else None
 
-    async def _decide(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(
+        self, route: RawRoute[Any], scope: Scope, receive: Receive, send: Send
+    ) -> None:
         if scope["method"] != "POST":
             refused = problem(405, "Method Not Allowed", headers={"Allow": "POST"})
             await refused(scope, receive, send)
@@ -105,9 +112,8 @@ class Gate:
         if messages[-1]["type"] != "http.request":
             return  # the client left
         sent = b"".join([message.get("body", b"") for message in messages])
-        trace = next((v for name, v in scope["headers"] if name == b"traceparent"), None)
         try:
-            response = await decide.decide(self._engine(), self._telemetry, sent, trace)
+            response = await route.answer(sent, scope["headers"], self._engine(), self._telemetry)
         except EngineError as error:
             response = failed(error, self._journal)
         except Exception as error:
@@ -132,8 +138,6 @@ class Gate:
         await self._app(scope, replayed, send)
 
 
-def _route(scope: Scope) -> str:
+def _path_of(scope: Scope) -> str:
     """The route's path as it is declared, so that ids in paths make no label."""
-    if scope["path"] == decide.PATH:
-        return decide.PATH
     return getattr(scope.get("route"), "path", None) or "none"

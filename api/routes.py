@@ -1,45 +1,23 @@
-"""Everything but deciding: exposures, outcomes, single decisions, reports, health."""
+"""The routes that see little load: single decisions, reports, forgetting, health."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Path, Query, Request, Response
-from pydantic import (
-    AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-)
-from pydantic_core import PydanticCustomError
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
 
 from api.problems import shortened
 from api.reports import Reports
 from engine.errors import RequestError
 from engine.forgetting import Person
-from engine.ids import to_datetime, to_microseconds
-from engine.request import LONGEST_ID, parse_time
-from engine.service import MOST_OUTCOMES, Engine, OutcomeRequest
+from engine.request import LONGEST_ID
+from engine.service import Engine
 
 router = APIRouter()
 
 
-def _rfc3339(given: object) -> datetime:
-    """The moment of a text with zone; pydantic alone would take bare numbers for times, too."""
-    try:
-        return to_datetime(parse_time("", given))
-    except RequestError as error:
-        raise PydanticCustomError(
-            "rfc3339", "give a time as RFC 3339 with zone, such as 2026-03-04T20:47:00Z"
-        ) from error
-
-
-Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339)]
 LongId = Annotated[str, Field(min_length=1, max_length=LONGEST_ID)]
 
 
@@ -72,49 +50,6 @@ _DESCRIPTIONS = {
 
 class _Message(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class ExposureBody(_Message):
-    """A decision was shown: all its slots, or those named."""
-
-    decision_id: LongId
-    slots: Annotated[list[str], Field(min_length=1)] | None = None
-    occurred_at: Moment | None = None
-
-
-class OutcomeBody(_Message):
-    """What happened, as a number of a metric, for a decision or for a user.
-
-    ``corrects`` names an earlier outcome whose value this one replaces.
-    """
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "oneOf": [
-                {
-                    "required": [given],
-                    "properties": {given: {"type": "string"}, other: {"type": "null"}},
-                }
-                for given, other in (("decision_id", "user_id"), ("user_id", "decision_id"))
-            ]
-        }
-    )
-
-    outcome_id: LongId
-    metric: Annotated[str, Field(min_length=1, max_length=64)]
-    value: Annotated[float, Field(allow_inf_nan=False)]
-    decision_id: LongId | None = None
-    user_id: LongId | None = None
-    occurred_at: Moment | None = None
-    corrects: LongId | None = None
-
-
-class Receipt(BaseModel):
-    """What became of what was sent."""
-
-    accepted: int
-    duplicates: int
-    unmatched: int
 
 
 class DifferenceBody(BaseModel):
@@ -152,63 +87,6 @@ def _engine(request: Request) -> Engine:
 def _reports(request: Request) -> Reports:
     reports: Reports = request.app.state.reports
     return reports
-
-
-def _moment(moment: datetime | None) -> int | None:
-    return None if moment is None else to_microseconds(moment)
-
-
-@router.post(
-    "/v1/exposures",
-    tags=["outcomes"],
-    summary="Say that a decision was shown",
-    responses=problems(400, 404, 413, 500, 503),
-)
-async def expose(request: Request, body: ExposureBody) -> Receipt:
-    """Each slot's first exposure is kept; later ones count as duplicates."""
-    slots = None if body.slots is None else tuple(body.slots)
-    stored = await _engine(request).expose(body.decision_id, slots, _moment(body.occurred_at))
-    return Receipt(accepted=stored.accepted, duplicates=stored.duplicates, unmatched=0)
-
-
-@router.post(
-    "/v1/outcomes",
-    tags=["outcomes"],
-    summary="Say what happened",
-    responses=problems(400, 409, 413, 500, 503),
-)
-async def record_outcomes(
-    request: Request,
-    body: Annotated[
-        Annotated[OutcomeBody, Tag("one")]
-        | Annotated[list[OutcomeBody], Field(min_length=1, max_length=MOST_OUTCOMES), Tag("many")],
-        Discriminator(lambda given: "many" if isinstance(given, list) else "one"),
-        Body(),
-    ],
-) -> Receipt:
-    """One outcome or a list, stored all or none. A repeated id with the same content is counted
-    as a duplicate; an outcome that precedes its decision is kept, unmatched, until that comes."""
-    bodies = body if isinstance(body, list) else [body]
-    outcomes = [
-        OutcomeRequest(
-            outcome_id=o.outcome_id,
-            metric=o.metric,
-            value=o.value,
-            decision_id=o.decision_id,
-            user_id=o.user_id,
-            occurred_at=_moment(o.occurred_at),
-            corrects=o.corrects,
-        )
-        for o in bodies
-    ]
-    stored = await _engine(request).record_outcomes(outcomes, listed=isinstance(body, list))
-    telemetry = request.app.state.telemetry
-    telemetry.outcomes.labels("accepted").inc(stored.accepted)
-    telemetry.outcomes.labels("duplicate").inc(stored.duplicates)
-    telemetry.outcomes.labels("unmatched").inc(stored.unmatched)
-    return Receipt(
-        accepted=stored.accepted, duplicates=stored.duplicates, unmatched=stored.unmatched
-    )
 
 
 DecisionId = Annotated[str, Path(min_length=1, max_length=LONGEST_ID)]

@@ -11,6 +11,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from engine.answer import Answer
+from engine.log import Stored
 from engine.service import Status
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
@@ -91,6 +92,9 @@ class Telemetry:
         # Finding a metric by its labels takes the library longer than counting does.
         self._request = lru_cache(_MOST_LABELLED)(self.requests.labels)
         self._choice = lru_cache(_MOST_LABELLED)(self.choices.labels)
+        self._accepted = self.outcomes.labels("accepted")
+        self._duplicate = self.outcomes.labels("duplicate")
+        self._unmatched = self.outcomes.labels("unmatched")
         self._waiting = Gauge(
             "evenhand_waiting_entries",
             "Entries that wait for a commit.",
@@ -118,6 +122,12 @@ class Telemetry:
             self.unlogged.labels(answer.surface).inc()
         for choice in answer.choices:
             self._choice(answer.surface, choice.slot, choice.action, choice.reason).inc()
+
+    def received(self, stored: Stored) -> None:
+        """Note outcomes that were sent together."""
+        self._accepted.inc(stored.accepted)
+        self._duplicate.inc(stored.duplicates)
+        self._unmatched.inc(stored.unmatched)
 
     def exposition(self, status: Status) -> bytes:
         """All metrics in Prometheus' text format."""

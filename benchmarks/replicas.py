@@ -13,6 +13,7 @@ import random
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from itertools import cycle
 from pathlib import Path
 
 import uvloop
@@ -46,7 +47,7 @@ def _run() -> None:
 
 async def _compare(ports: Mapping[str, Sequence[int]]) -> None:
     rng = random.Random(1)
-    bodies = [serving.decide_body(rng, number) for number in range(2_000)]
+    bodies = cycle([serving.decide_body(rng, number) for number in range(2_000)])
     rates: dict[str, list[float]] = {label: [] for label in ports}
     for _ in range(serving.ROUNDS):
         for label in ports:

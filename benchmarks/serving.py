@@ -5,8 +5,9 @@
 One worker, SQLite with synchronous=FULL, policies that have learned:
 
 - start: time from the command to readiness, and resident memory then;
-- closed loop: 32 connections ask as fast as they are answered; requests a second of both servers,
-  and the processor time that each spends on one, as median and spread of rounds that alternate;
+- closed loop: 32 connections ask as fast as they are answered; requests a second, and the processor
+  time that the server spends on one, of decisions, of outcomes and of the empty endpoint, as median
+  and spread of rounds that alternate;
 - open loop: 500 decisions a second and as many outcomes, sent at their appointed times whatever
   has been answered, with learning on; latency from the appointed time, so that a stall delays all
   that should have been sent during it (no coordinated omission). Once with snapshots swapped every
@@ -30,6 +31,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +107,7 @@ async def teach(port: int, bodies: Sequence[bytes]) -> None:
     """Decide and report outcomes until every policy serves a snapshot that learned from them."""
     before = (await _ready(port))["snapshots"]
     for number in range(LEARNED):
-        id_ = msgspec.json.decode(await _post(port, "/v1/decide", bodies[number]))["decision_id"]
+        id_ = await _decided(port, bodies[number])
         await _post(port, "/v1/outcomes", _outcome(id_, number))
     while True:
         now = (await _ready(port))["snapshots"]
@@ -115,22 +117,30 @@ async def teach(port: int, bodies: Sequence[bytes]) -> None:
 
 
 async def _closed(ours: Server, floor: Server, bodies: Sequence[bytes]) -> None:
-    servers = {"empty FastAPI + Pydantic endpoint (floor)": floor, "durable decisions": ours}
-    rates: dict[Server, list[float]] = {floor: [], ours: []}
-    spent: dict[Server, list[float]] = {floor: [], ours: []}
+    ids = [await _decided(ours.port, body) for body in bodies]
+    outcomes = (_outcome(id_, number) for number, id_ in enumerate(cycle(ids)))
+    empty, decided, reported = "empty FastAPI + Pydantic endpoint (floor)", "decisions", "outcomes"
+    loads = {
+        empty: (floor, "/v1/decide", cycle(bodies)),
+        decided: (ours, "/v1/decide", cycle(bodies)),
+        reported: (ours, "/v1/outcomes", outcomes),
+    }
+    rates: dict[str, list[float]] = {label: [] for label in loads}
+    spent: dict[str, list[float]] = {label: [] for label in loads}
     for _ in range(ROUNDS):
-        for server in servers.values():
+        for label, (server, path, asked) in loads.items():
             before = server.cpu_s()
-            rates[server].append(await closed_round([server.port], bodies))
-            spent[server].append((server.cpu_s() - before) / ROUND_S / rates[server][-1])
+            rates[label].append(await closed_round([server.port], asked, path))
+            spent[label].append((server.cpu_s() - before) / ROUND_S / rates[label][-1])
     print(f"closed loop: {CONNECTIONS} connections, {ROUNDS} rounds of {ROUND_S:g} s, requests/s")
-    for label, server in servers.items():
-        low, middle, high = spread(rates[server])
-        each = 1e6 * statistics.median(spent[server])
+    for label in loads:
+        low, middle, high = spread(rates[label])
+        each = 1e6 * statistics.median(spent[label])
         print(f"  {middle:8,.0f}  [{low:,.0f}, {high:,.0f}]  {each:4.0f} µs of CPU each  {label}")
     for what, of in (("requests/s", rates), ("CPU each", spent)):
-        low, middle, high = spread([a / b for a, b in zip(of[ours], of[floor], strict=True)])
-        print(f"  {middle:8.2f}  [{low:.2f}, {high:.2f}]  of the floor: {what}")
+        for label in (decided, reported):
+            low, middle, high = spread([a / b for a, b in zip(of[label], of[empty], strict=True)])
+            print(f"  {middle:8.2f}  [{low:.2f}, {high:.2f}]  of the floor: {what} of {label}")
 
 
 def spread(values: Sequence[float]) -> tuple[float, float, float]:
@@ -138,23 +148,25 @@ def spread(values: Sequence[float]) -> tuple[float, float, float]:
     return min(values), statistics.median(values), max(values)
 
 
-async def closed_round(ports: Sequence[int], bodies: Sequence[bytes]) -> float:
-    """Requests a second of servers that share the connections."""
+async def closed_round(
+    ports: Sequence[int], bodies: Iterator[bytes], path: str = "/v1/decide"
+) -> float:
+    """Requests a second of servers that share the connections; each takes the next body."""
     until = time.perf_counter() + ROUND_S
     counts = await asyncio.gather(
         *(
-            _ask_until(ports[start % len(ports)], bodies[start::CONNECTIONS], until)
-            for start in range(CONNECTIONS)
+            _ask_until(ports[number % len(ports)], path, bodies, until)
+            for number in range(CONNECTIONS)
         )
     )
     return sum(counts) / ROUND_S
 
 
-async def _ask_until(port: int, bodies: Sequence[bytes], until: float) -> int:
+async def _ask_until(port: int, path: str, bodies: Iterator[bytes], until: float) -> int:
     count = 0
     async with _connection(port) as (reader, writer):
         while time.perf_counter() < until:
-            await _exchange(reader, writer, "/v1/decide", bodies[count % len(bodies)])
+            await _exchange(reader, writer, path, next(bodies))
             count += 1
     return count
 
@@ -232,8 +244,14 @@ def decide_body(rng: random.Random, number: int) -> bytes:
 
 
 def _outcome(decision_id: str, number: int) -> bytes:
-    outcome = {"outcome_id": decision_id, "decision_id": decision_id, "metric": "click"}
-    return msgspec.json.encode({**outcome, "value": number % 2})
+    outcome = {"outcome_id": f"{decision_id}-{number}", "decision_id": decision_id}
+    return msgspec.json.encode({**outcome, "metric": "click", "value": number % 2})
+
+
+async def _decided(port: int, body: bytes) -> str:
+    """The id of the decision that a body asks for."""
+    id_: str = msgspec.json.decode(await _post(port, "/v1/decide", body))["decision_id"]
+    return id_
 
 
 async def _post(port: int, path: str, body: bytes) -> bytes:

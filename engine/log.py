@@ -17,6 +17,8 @@ from engine.workspace import Learner
 ERASED = "e:"
 """What the unit of a person who was forgotten begins with."""
 
+_ENCODER = msgspec.json.Encoder()
+
 
 @dataclass(frozen=True, slots=True)
 class Learnable:
@@ -85,7 +87,7 @@ class Outcome:
             self.unit,
             self.corrects,
         )
-        return hashlib.sha256(msgspec.json.encode(content)).hexdigest()[:32]
+        return hashlib.sha256(_ENCODER.encode(content)).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)

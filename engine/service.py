@@ -355,6 +355,8 @@ class Engine:
             If a slot is none of the decision's, or the time is implausible.
         """
         check_id("decision_id", decision_id)
+        if slots is not None and not slots:
+            raise RequestError("slots", "is empty; name a slot, or leave it out for all")
         now = self._clock()
         moment = self._plausible("occurred_at", occurred_at, now)
         result = await self._committer.write(ExposureEntry(decision_id, slots, moment, now), now)
@@ -371,7 +373,9 @@ class Engine:
             If an ``outcome_id`` was used with other content.
         """
         if not 0 < len(requests) <= MOST_OUTCOMES:
-            raise RequestError("", f"holds {len(requests)} outcomes; send 1 to {MOST_OUTCOMES:,}")
+            raise RequestError(
+                "", f"holds {len(requests)} outcomes; send at least one, at most {MOST_OUTCOMES}"
+            )
         for _ in range(_MOST_TRIES):
             now = self._clock()
             outcomes = tuple(

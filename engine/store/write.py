@@ -82,6 +82,7 @@ class _Batch:
         self.settle_us: int | None = None
         self.stored: set[str] = set()
         self.requests: dict[str, tuple[bytes, str | None]] = {}
+        self.decided: set[str] = set()
         self.decision_slots: dict[str, tuple[str, ...]] = {}
         self.exposed: set[tuple[str, str]] = set()
         self.sticky: dict[str, StickyDraw] = {}
@@ -117,11 +118,11 @@ class _Batch:
             self.outcome_digests[row.outcome_id] = row.digest
             self.subjects[row.outcome_id] = (row.metric, row.decision_id, row.unit)
         referred = [o_.decision_id for o_ in outcomes if o_.decision_id]
-        referred += [e.decision_id for e in exposures]
-        for row in self._matching([d.decision_id, d.record], referred):
+        self.decided |= {row.decision_id for row in self._matching([d.decision_id], referred)}
+        shown = [e.decision_id for e in exposures]
+        for row in self._matching([d.decision_id, d.record], shown):
             self.decision_slots[row.decision_id] = _slots(row.record)
         x = schema.exposures.c
-        shown = [e.decision_id for e in exposures]
         for row in self._matching([x.decision_id, x.slot], shown):
             self.exposed.add((row.decision_id, row.slot))
 
@@ -170,6 +171,7 @@ class _Batch:
             return StickyTaken(taken)
         if record.request_id is not None:
             self.requests[record.request_id] = (entry.data, entry.request_digest)
+        self.decided.add(record.decision_id)
         self.decision_slots[record.decision_id] = tuple(c.slot for c in record.choices)
         self.rows["decisions"].append(
             {
@@ -273,7 +275,7 @@ class _Batch:
                     )
             fresh[outcome.outcome_id] = digest
             subjects[outcome.outcome_id] = subject
-            if outcome.decision_id and outcome.decision_id not in self.decision_slots:
+            if outcome.decision_id and outcome.decision_id not in self.decided:
                 unmatched += 1
             rows.append(
                 {

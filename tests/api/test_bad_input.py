@@ -188,8 +188,8 @@ DECISIONS = [
 ]
 
 OUTCOME = [
-    Bad("outcome-null", OUTCOMES),
-    Bad("outcome-number", OUTCOMES, 7),
+    Bad("outcome-null", OUTCOMES, None, "", "is None; give an object or a list"),
+    Bad("outcome-number", OUTCOMES, 7, "", "is 7; give an object or a list"),
     Bad("outcome-text", OUTCOMES, "text"),
     Bad("no-outcomes", OUTCOMES, [], "", "at least one"),
     Bad("list-of-lists", OUTCOMES, [[]], "[0]"),
@@ -199,7 +199,7 @@ OUTCOME = [
     Bad("no-value", OUTCOMES, without(said(), "value"), "value", "missing"),
     Bad("nobody", OUTCOMES, without(said(), "user_id"), "decision_id", "exactly one"),
     Bad("two-subjects", OUTCOMES, said(decision_id="d"), "decision_id", "exactly one"),
-    Bad("unknown-key", OUTCOMES, said(vaule=1), "vaule", "not a known field"),
+    Bad("unknown-key", OUTCOMES, said(vaule=1), "vaule", 'did you mean "value"?'),
     Bad("unknown-metric", OUTCOMES, said(metric="joy"), "metric", "cancel, visit, watch"),
     Bad("empty-metric", OUTCOMES, said(metric=""), "metric"),
     Bad("long-metric", OUTCOMES, said(metric=LONG), "metric"),
@@ -215,7 +215,7 @@ OUTCOME = [
     Bad("value-infinite", OUTCOMES, raw(said(), "value", b"Infinity"), "value", "finite"),
     Bad("value-overflow", OUTCOMES, raw(said(), "value", b"1e999"), "value", "finite"),
     Bad("value-enormous", OUTCOMES, said(value=10**400), "value"),
-    Bad("value-endless", OUTCOMES, raw(said(), "value", b"1" * 5_000)),
+    Bad("value-endless", OUTCOMES, raw(said(), "value", b"1" * 5_000), "value", "…"),
     Bad("occurred-without-zone", OUTCOMES, said(occurred_at="2026-01-01T00:00:00"), "occurred_at"),
     Bad("occurred-date", OUTCOMES, said(occurred_at="2026-01-01"), "occurred_at", "RFC 3339"),
     Bad("occurred-words", OUTCOMES, said(occurred_at="just now"), "occurred_at"),
@@ -229,6 +229,9 @@ OUTCOME = [
     Bad("corrects-nothing", OUTCOMES, said(corrects="nothing"), "corrects", "no stored outcome"),
     Bad("corrects-itself", OUTCOMES, said(corrects="o1"), "corrects", "no stored outcome"),
     Bad("second-of-two", OUTCOMES, [said(), said(outcome_id="o2", metric="joy")], "[1].metric"),
+    Bad("second-unknown", OUTCOMES, [said(), said(vaule=1)], "[1].vaule", "unknown"),
+    Bad("second-lacking", OUTCOMES, [said(), without(said(), "metric")], "[1].metric", "missing"),
+    Bad("second-untimed", OUTCOMES, [said(), said(occurred_at="x")], "[1].occurred_at", "RFC 3339"),
     Bad("second-typed", OUTCOMES, [said(), said(outcome_id="o2", value="x")], "[1].value"),
     Bad("reused-outcome", OUTCOMES, said(outcome_id=REUSED), "outcome_id", "other content", 409),
     Bad(

@@ -384,6 +384,17 @@ def test_no_depth_of_nesting_fails_the_engine(served: InProcess, depth: int) -> 
     assert response.status_code in {200, 400}
 
 
+@pytest.mark.parametrize("depth", [10, 600, 900, 950, 1_000, 5_000])
+def test_no_depth_of_nesting_in_an_outcome_fails_the_engine(served: InProcess, depth: int) -> None:
+    nested = b"[" * depth + b"]" * depth
+    body = (
+        b'{"outcome_id": "deep", "user_id": "u", "metric": "watch", "value": 1, "occurred_at": %s}'
+    )
+    for content in (body % nested, b"[%s]" % (body % nested), nested):
+        response = served.request("POST", "/v1/outcomes", content=content)
+        assert response.status_code == 400
+
+
 @pytest.mark.parametrize(("method", "tail"), [("GET", ""), ("POST", "/replay")])
 @pytest.mark.parametrize("id_", ["nobody", "%00", "%ff", "a%20b", "'; drop table decisions"])
 def test_an_unknown_decision_is_not_found(
@@ -469,6 +480,28 @@ def test_health_and_readiness(served: InProcess) -> None:
         "status", "revision", "snapshots", "reload_fault", "learning_fault",
     }  # fmt: skip
     assert ready.json()["snapshots"].keys() == {"layout:home.layout"}
+
+
+def test_metrics_tell_outcomes_by_what_became_of_them(served: InProcess) -> None:
+    def told() -> dict[str, float]:
+        pattern = r"^(evenhand_outcomes_total|evenhand_request_seconds_count)(\{.*\}) (\S+)$"
+        found = re.findall(pattern, served.get("/metrics").text, re.MULTILINE)
+        return {labels: float(value) for _, labels, value in found}
+
+    before = told()
+    subject = {"decision_id": "not-yet", **OUTCOME}
+    one = {"outcome_id": "counted-1", **subject}
+    served.post("/v1/outcomes", [one, {"outcome_id": "counted-2", **subject}, one])
+    served.post("/v1/exposures", {})
+    after = told()
+    more = {
+        '{result="accepted"}': 2,
+        '{result="duplicate"}': 1,
+        '{result="unmatched"}': 2,
+        '{route="/v1/outcomes",status="200"}': 1,
+        '{route="/v1/exposures",status="400"}': 1,
+    }
+    assert {name: after[name] - before.get(name, 0) for name in more} == more
 
 
 def test_metrics_name_routes_and_no_person(served: InProcess) -> None:
