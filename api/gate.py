@@ -27,6 +27,8 @@ from api.telemetry import Telemetry
 from engine.errors import EngineError
 from engine.service import Engine, Journal
 
+_CLIENT_LEFT = 499
+"""What is counted where nothing was answered; no client ever sees it."""
 _HEADERS = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 
 
@@ -55,7 +57,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        status = 500
+        status = _CLIENT_LEFT
         route = self._raw.get(scope["path"])
 
         async def marked(message: Message) -> None:
