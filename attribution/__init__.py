@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from attribution.log import EvaluationLog
     from attribution.metrics import MetricSpec, OutcomeEvent, counts, matures_at, metric_value
     from attribution.report import EvaluationReport, LiftReport
-    from attribution.reward_models import cross_fit
+    from attribution.reward_models import cross_fit, fit_earlier
 
 __all__ = [
     "AttributionError",
@@ -34,6 +34,7 @@ __all__ = [
     "counts",
     "cross_fit",
     "evaluate",
+    "fit_earlier",
     "join_decisions",
     "join_units",
     "lift",
@@ -53,6 +54,7 @@ _HOME = {
     "counts": "metrics",
     "cross_fit": "reward_models",
     "evaluate": "evaluation",
+    "fit_earlier": "reward_models",
     "join_decisions": "joins",
     "join_units": "joins",
     "lift": "effects",

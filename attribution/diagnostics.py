@@ -11,10 +11,13 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import chdtrc, ndtr, stdtr, stdtrit
 
-from attribution.intervals import asymmetry, jackknife, leave_one_out, unit_sums
+from attribution.intervals import leave_one_out, spread, unit_sums
 from attribution.log import PMF_TOLERANCE, EvaluationLog
+from attribution.targets import blocks
+from attribution.trials import LARGEST_ASYMMETRY
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.intp]
 Verdict = Literal["ok", "weak", "not_estimable"]
 
 # Below ten effective units, or with half of the weight on one of them, the estimate is a tale of
@@ -29,8 +32,8 @@ UNSUPPORTED_WEAK = 0.01
 CALIBRATION_ALPHA = 0.001
 # Of a count's variance: from here on the normal law holds well enough for a test at .001.
 LEAST_NORMAL_VARIANCE = 10.0
-# See `intervals.asymmetry`: at 0.1 a nominal tail of .025 is about .033.
-LARGEST_ASYMMETRY = 0.1
+# Parts of a log, in the order of time, among which its probabilities are compared.
+PERIODS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,8 @@ class Diagnostics:
         supplement: under very heavy weights it has no power.
     min_weight, max_weight
         Range of the rows' weights.
+    tail_index
+        Shape of the tail of the units' weights; see `tail_index`.
     unsupported
         Share of the target's choices that the log cannot speak of, the larger of two: those of
         logged probability 0 where the log has a pmf, otherwise those never drawn; and what the
@@ -58,9 +63,14 @@ class Diagnostics:
         The smallest p-value over actions of Σ(1{a} − p) = 0, times the number of actions; NaN
         unless the log has its pmf.
     asymmetry
-        The largest of the unbiased estimators' and the weights' (see `intervals.asymmetry`).
+        The largest of the unbiased estimators' and the weights' (see `intervals.spread`).
     adaptive
         Whether the logging policy learned while it logged; see `is_adaptive`.
+    drift
+        How far the logged probabilities moved in time, from 0 to 1; see `drift`. By itself it is
+        no fault.
+    missing_p
+        p-value that outcomes are missing alike whatever the action; NaN where none is counted.
     verdict, reason
         ``ok``; ``weak``, believe it with the reason in mind; ``not_estimable``, no value is given.
     """
@@ -73,10 +83,13 @@ class Diagnostics:
     mean_weight_p: float
     min_weight: float
     max_weight: float
+    tail_index: float
     unsupported: float
     calibration_p: float
     asymmetry: float
     adaptive: bool
+    drift: float
+    missing_p: float
     verdict: Verdict
     reason: str
 
@@ -92,10 +105,11 @@ def diagnose(
     log: EvaluationLog,
     weight: FloatArray,
     pmf: FloatArray | None,
-    calibration_p: float,
+    checks: Checks,
     estimates_asymmetry: float,
     *,
     guarded: bool,
+    stabilised: bool = False,
 ) -> Diagnostics:
     """Diagnostics of one target.
 
@@ -105,40 +119,142 @@ def diagnose(
         (n,) π(a_i|x_i) / p_i.
     pmf
         (n, k) the target, or None for one that is known at the logged actions only.
-    calibration_p
-        Of the log; see `calibration`.
+    checks
+        What was found of the log itself.
     estimates_asymmetry
         The largest of the unbiased estimators that were asked for.
     guarded
         Whether Cressie–Read intervals can be had where asymptotic ones fail.
+    stabilised
+        Whether the estimators that were asked for allow for a log that is adaptive.
     """
-    sums = unit_sums(weight, log.unit)
-    rows = unit_sums(np.ones(log.n), log.unit)
-    total = float(sums.sum())
-    mean = total / log.n
-    without = leave_one_out(sums, rows)
-    se = jackknife(mean, without, 0.05).se
-    reach = float(stdtrit(log.n_units - 1, 1 - CALIBRATION_ALPHA)) * se
+    own = weigh(weight, log.unit, log.n_units)
     values: dict[str, Any] = {
-        "n": log.n,
-        "n_units": log.n_units,
-        "ess": total**2 / float((sums * sums).sum()) if total else 0.0,
-        "max_weight_share": float(sums.max()) / total if total else 1.0,
-        "mean_weight": mean,
-        "mean_weight_p": _two_sided_p((mean - 1) / se, log.n_units - 1) if se else float(mean == 1),
-        "min_weight": float(weight.min()),
-        "max_weight": float(weight.max()),
-        "unsupported": max(_unsupported(log, pmf), 1 - (mean + reach)),
-        "calibration_p": calibration_p,
-        # Equal weights are no fault of the weights: there is nothing that could be unseen.
-        "asymmetry": max(estimates_asymmetry, asymmetry(without) if se else 0.0),
-        "adaptive": is_adaptive(log),
+        **own,
+        "unsupported": max(_unsupported(log, pmf), own["unsupported"]),
+        **asdict(checks),
+        "asymmetry": max(estimates_asymmetry, own["asymmetry"]),
     }
-    verdict, reason = _verdict(values, guarded=guarded, silent=bool(np.ptp(log.reward) == 0))
+    verdict, reason = _verdict(
+        values, guarded=guarded, silent=bool(np.ptp(log.reward) == 0), stabilised=stabilised
+    )
     return Diagnostics(**values, verdict=verdict, reason=reason)
 
 
-def _verdict(seen: dict[str, Any], *, guarded: bool, silent: bool) -> tuple[Verdict, str]:
+def weigh(weight: FloatArray, unit: IntArray | None, n_units: int) -> dict[str, Any]:
+    """What the weights alone tell, by the names of `Diagnostics`."""
+    n = len(weight)
+    sums = unit_sums(weight, unit)
+    size = 1.0 if unit is None else unit_sums(np.ones(n), unit)
+    total = float(sums.sum())
+    mean = total / n
+    seen = spread(leave_one_out(sums, size))
+    reach = float(stdtrit(n_units - 1, 1 - CALIBRATION_ALPHA)) * seen.se
+    return {
+        "n": n,
+        "n_units": n_units,
+        "ess": total**2 / float((sums * sums).sum()) if total else 0.0,
+        "max_weight_share": float(sums.max()) / total if total else 1.0,
+        "mean_weight": mean,
+        "mean_weight_p": (
+            _two_sided_p((mean - 1) / seen.se, n_units - 1) if seen.se else float(mean == 1)
+        ),
+        "min_weight": float(weight.min()),
+        "max_weight": float(weight.max()),
+        "tail_index": tail_index(sums),
+        "unsupported": 1 - (mean + reach),
+        # Equal weights are no fault of the weights: there is nothing that could be unseen.
+        "asymmetry": seen.asymmetry if seen.se else 0.0,
+    }
+
+
+def tail_index(weight: FloatArray) -> float:
+    """Shape k of a generalised Pareto law fitted to the largest weights; NaN if they are too few.
+
+    Of the largest min(m / 5, 3 √m), over the next smaller one, by the quasi-Bayesian fit
+    of Zhang and Stephens, drawn a little to one half as in Pareto smoothed importance sampling.
+    Above 0.5 the weights' variance is infinite, above 0.7 no practical number of rows helps. A
+    bounded weight has a tail of its own beyond what is seen: k describes the sample.
+
+    References
+    ----------
+    Zhang & Stephens (2009), A New and Efficient Estimation Method for the Generalized Pareto
+    Distribution, Technometrics 51(3); Vehtari, Simpson, Gelman, Yao & Gabry (2024), Pareto
+    Smoothed Importance Sampling, JMLR 25.
+    """
+    m = len(weight)
+    count = int(min(m / 5, 3 * math.sqrt(m)))
+    if count < 5:
+        return math.nan
+    largest = np.sort(np.partition(weight, m - count - 1)[m - count - 1 :])
+    x = largest[1:] - largest[0]
+    if not x[0] > 0:
+        # Ties at the threshold: the tail is what lies above them.
+        x = x[x > 0]
+    if len(x) < 5 or x[-1] == x[0]:
+        return math.nan
+    size = len(x)
+    grid = 30 + int(math.sqrt(size))
+    step = 1 - np.sqrt(grid / (np.arange(1, grid + 1) - 0.5))
+    b = step / (3 * x[int(size / 4 + 0.5) - 1]) + 1 / x[-1]
+    # At zero the law is the exponential, and the likelihood a quotient of zeros.
+    b = b[np.abs(b) * x[-1] > 1e-9]
+    shape = np.log1p(-b[:, None] * x).mean(axis=1)
+    profile = size * (np.log(-b / shape) - shape - 1)
+    credence = np.exp(profile - profile.max())
+    best = float((b * credence).sum() / credence.sum())
+    k = float(np.log1p(-best * x).mean())
+    return (size * k + 10 * 0.5) / (size + 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """What is found of a log whatever the target: the fields of `Diagnostics` of these names."""
+
+    calibration_p: float
+    adaptive: bool
+    drift: float
+    missing_p: float
+
+
+def check_log(log: EvaluationLog) -> Checks:
+    """Calibration, adaptivity, drift of the propensities and missing outcomes of a log."""
+    return Checks(calibration(log), is_adaptive(log), drift(log), missing_p(log))
+
+
+def drift(log: EvaluationLog) -> float:
+    """How far the logged probabilities moved in time: 0 not at all, 1 to other actions wholly.
+
+    The largest total variation distance between the mean pmf of a tenth of the rows, in the order
+    of time, and that of all. NaN without ``time`` or ``pmf``.
+    """
+    if log.time is None or log.pmf is None or log.n < 2 * PERIODS:
+        return math.nan
+    order = np.argsort(log.time, kind="stable")
+    overall = log.pmf.mean(axis=0)
+    means = [log.pmf[rows].mean(axis=0) for rows in np.array_split(order, PERIODS)]
+    return float(max(0.5 * np.abs(mean - overall).sum() for mean in means))
+
+
+def missing_p(log: EvaluationLog) -> float:
+    """p-value that outcomes are missing alike whatever the action; NaN where none is counted.
+
+    Pearson's test of the table of actions by known and missing.
+    """
+    if log.missing is None:
+        return math.nan
+    known = np.bincount(log.action, minlength=log.k)
+    table = np.stack([known, log.missing])[:, known + log.missing > 0]
+    if table.shape[1] < 2 or not table[1].sum():
+        return 1.0
+    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
+    statistic = float(((table - expected) ** 2 / expected).sum())
+    return float(chdtrc(table.shape[1] - 1, statistic))
+
+
+def _verdict(
+    seen: dict[str, Any], *, guarded: bool, silent: bool, stabilised: bool
+) -> tuple[Verdict, str]:
     if seen["calibration_p"] < CALIBRATION_ALPHA:
         return "not_estimable", (
             "the actions were not drawn with the logged probabilities "
@@ -165,10 +281,15 @@ def _verdict(seen: dict[str, Any], *, guarded: bool, silent: bool) -> tuple[Verd
             f"(p = {seen['mean_weight_p']:.2g}): propensities may be wrong, or the actions that "
             "the target likes most were hardly drawn"
         )
-    if seen["adaptive"]:
+    if seen["missing_p"] < CALIBRATION_ALPHA:
+        faults.append(
+            "outcomes are missing more often after some actions than after others "
+            f"(p = {seen['missing_p']:.2g}), which no weight repairs; mend the collection"
+        )
+    if seen["adaptive"] and not stabilised:
         faults.append(
             "the logging policy learned while it logged, and intervals that take units as "
-            "independent cover somewhat less than they say"
+            "independent cover somewhat less than they say; see aw_aipw"
         )
     if silent and not guarded:
         faults.append("the reward never varied, so there is no interval; declare reward_range")
@@ -276,7 +397,11 @@ def _unsupported(log: EvaluationLog, pmf: FloatArray | None) -> float:
     if pmf is None:
         return 0.0
     if log.pmf is not None:
-        return float((pmf * (log.pmf == 0)).sum()) / log.n
+        if log.pmf.min() > 0:
+            return 0.0
+        return sum(
+            float(pmf[rows][log.pmf[rows] == 0].sum()) for rows in blocks(log.n, log.k)
+        ) / log.n  # fmt: skip
     drawn = np.bincount(log.action, minlength=log.k) > 0
     return 0.0 if drawn.all() else float(pmf[:, ~drawn].sum()) / log.n
 

@@ -3,41 +3,48 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from itertools import combinations
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from attribution.diagnostics import LARGEST_ASYMMETRY, Diagnostics, calibration, diagnose
+from attribution.adaptive import context_shares, snapshot_shares
+from attribution.comparisons import Multiplicity, Pair, compare
+from attribution.diagnostics import Diagnostics, check_log, diagnose
 from attribution.errors import AttributionError, refuse_rows
-from attribution.estimators import ESTIMATORS, Estimator, Evidence, Terms, on_policy
-from attribution.intervals import (
-    Interval,
-    Sums,
-    asymmetry,
-    cressie_read,
-    cressie_read_centres,
-    guarded_lower,
-    jackknife,
-    leave_one_out,
-    unit_sums,
-)
-from attribution.log import EvaluationLog, check_pmf, numbers
+from attribution.estimators import ESTIMATORS, Estimator, Evidence, on_policy
+from attribution.log import EvaluationLog
 from attribution.report import Comparison, EvaluationReport, Result
-from attribution.reward_models import cross_fit
+from attribution.reward_models import ModelName, cross_fit, fit_earlier
+from attribution.targets import (
+    Mixture,
+    Reading,
+    Target,
+    embedding_weights,
+    expected,
+    logger_shares,
+    matches,
+    propensities,
+    read,
+)
+from attribution.trials import (
+    INTERVALS,
+    IntervalName,
+    Sample,
+    Setting,
+    Trial,
+    resampled,
+)
+from attribution.tuning import slope, told
 
 FloatArray = npt.NDArray[np.float64]
-Target = npt.ArrayLike | str
-IntervalName = Literal["auto", "jackknife", "cressie_read"]
-
-# The estimate that belongs to a Cressie–Read interval replaces the estimator's own, which may lie
-# outside of it.
-CRESSIE_READ = "cressie_read, value its centre"
 
 LOGGING = "logging"
+ALL = "all"
 
 
 def evaluate(
@@ -47,8 +54,14 @@ def evaluate(
     *,
     against: str | None = None,
     q_hat: npt.ArrayLike | None = None,
+    reward_model: ModelName = "auto",
     interval: IntervalName = "auto",
     alpha: float = 0.05,
+    tuning: Mapping[str, float | Sequence[float]] | None = None,
+    mixture: Mixture = "naive",
+    history: Iterable[npt.ArrayLike] | None = None,
+    multiplicity: Multiplicity = "holm",
+    seed: int = 0,
 ) -> EvaluationReport:
     """Value of each target by each estimator, with intervals, comparisons and diagnostics.
 
@@ -56,282 +69,316 @@ def evaluate(
     ----------
     targets
         By name an (n, k) pmf over ``log.actions``, or the name of a column that holds
-        π(a_i|x_i) of the logged action, which suffices for ``ips`` and ``snips``.
+        π(a_i|x_i) of the logged action, which suffices for estimators without a reward model.
     estimators
-        Of ``ips``, ``snips``, ``dm``, ``dr``.
+        Of `attribution.estimators.ESTIMATORS`: ``ips``, ``snips``, ``dm``, ``dr``, ``sndr``,
+        ``cressie_read``, ``replay``, ``clipped_ips``, ``switch_dr``, ``dros``, ``sg_ips``,
+        ``sg_dr``, ``mips``, ``aw_aipw``, ``caw_aipw``.
     against
         ``"logging"`` or the name of a target: every other target is compared with it on the
-        same log, unit by unit.
+        same log, unit by unit. ``"all"``: every target with the logging policy and each other.
     q_hat
-        (n, k) expected rewards; row i from a model that never saw row i. Without it they are
-        cross-fitted by unit where an estimator needs them.
+        (n, k) expected rewards; row i from a model that never saw row i, nor, for ``aw_aipw``,
+        ``caw_aipw`` and the anytime interval, any later row. Without it they are fitted so.
+    reward_model
+        Which model to fit where ``q_hat`` is not given; see `cross_fit`.
     interval
-        ``jackknife``, ``cressie_read``, or ``auto``: the jackknife where the diagnostics allow
-        it, else Cressie–Read if the reward's range is declared; if it is not, the jackknife
-        with the verdict ``weak``. Where Cressie–Read is used, the value is the centre of its
-        interval and not the estimator's own, which may lie outside; ``interval`` says so. Where
-        no reward differs from another, there is no jackknife and ``interval`` is ``none``.
+        ``jackknife``; ``cressie_read``, which needs the log's ``reward_range``; ``bernstein``,
+        which needs ``max_weight`` too; ``anytime``, which holds whenever one looks;
+        ``bootstrap``; or ``auto``: the jackknife where the diagnostics allow it, else
+        Cressie–Read if the reward's range is declared; if it is not, the jackknife with the
+        verdict ``weak``. ``note`` tells which and why. Where Cressie–Read is used, the value is
+        the centre of its interval and not the estimator's own, which may lie outside;
+        ``interval`` says so. Where no reward differs from another, there is no jackknife and
+        ``interval`` is ``none``. Of biased estimators there is the jackknife or the bootstrap.
     alpha
         One minus the level of the intervals.
+    tuning
+        By estimator its hyper-parameter, or the grid from which SLOPE takes it, in place of the
+        estimator's own.
+    mixture
+        How several loggers' rows are weighted: ``naive``, each by its own propensity;
+        ``balanced``, by what all of them together would have drawn; ``weighted``, each logger by
+        its inverse variance.
+    history
+        For ``caw_aipw``; see `attribution.adaptive.context_shares`.
+    multiplicity
+        ``holm`` adjusts the comparisons of an estimator for being several; or ``none``.
+    seed
+        Of the bootstrap.
 
     Raises
     ------
     AttributionError
-        If an argument or a target is not valid, or Cressie–Read is asked for without a range.
+        If an argument or a target is not valid, or an interval is asked for whose range was not
+        declared.
     """
     _check_arguments(targets, estimators, against, alpha)
-    _check_interval(interval, log)
-    pmfs = {name: _pmf(name, target, log) for name, target in targets.items()}
-    weights = {name: _weight(name, targets[name], pmfs[name], log) for name in targets}
-    modelled = [name for name in estimators if ESTIMATORS[name].needs_model]
-    model = None
-    if modelled:
-        for name in targets:
-            if pmfs[name] is None:
-                raise AttributionError(
-                    f"`targets.{name}` is a column, which {', '.join(modelled)} cannot use. "
-                    "Pass its (n, k) pmf."
-                )
-        model = cross_fit(log) if q_hat is None else _check_q_hat(q_hat, log)
-    setting = _Setting(log, model, interval, alpha)
+    _check_options(interval, mixture, multiplicity, tuning or {})
+    study = _Study(
+        log,
+        Setting(_sample(log), interval, alpha, seed),
+        propensities(log, mixture),
+        mixture,
+        dict(tuning or {}),
+        None if q_hat is None else _check_q_hat(q_hat, log),
+        reward_model,
+        None if history is None else tuple(history),
+    )
+    if interval not in ("auto", "jackknife", "bootstrap"):
+        study.setting.sample.ranges(interval)
+    readings = {name: read(name, target, log, study.propensity) for name, target in targets.items()}
     trials = {
-        name: {each: _Trial(setting, each, weights[name], pmfs[name]) for each in estimators}
-        for name in targets
+        name: {each: study.trial(each, readings[name]) for each in estimators} for name in targets
     }
-    logged_p = calibration(log)
+    checks = check_log(log)
+    stabilised = all(
+        ESTIMATORS[each].biased or ESTIMATORS[each].shares != "equal" for each in estimators
+    )
     diagnostics = {
         name: diagnose(
             log,
-            weights[name],
-            pmfs[name],
-            logged_p,
-            max((t.asymmetry for t in trials[name].values() if not t.estimator.biased), default=0),
-            guarded=setting.guards,
+            readings[name].weight,
+            readings[name].pmf,
+            checks,
+            max((t.spread.asymmetry for t in trials[name].values() if not t.biased), default=0),
+            guarded=study.setting.guards,
+            stabilised=stabilised or interval == "anytime",
         )
         for name in targets
     }
+    logging = {each: study.logging(each) for each in estimators if against in (LOGGING, ALL)}
+    draws = {}
+    if interval == "bootstrap":
+        every = [*(t for of in trials.values() for t in of.values()), *logging.values()]
+        draws = {id(t): each for t, each in zip(every, resampled(every), strict=True)}
     results = [
-        trials[name][each].result(name, diagnostics[name])
+        _result(name, trial, diagnostics[name], draws)
         for name in targets
-        for each in estimators
+        for trial in trials[name].values()
     ]
-    comparisons = _compare(setting, trials, diagnostics, estimators, against)
+    comparisons: list[Comparison] = []
+    for each in estimators:
+        sides = {name: trials[name][each] for name in targets}
+        if each in logging:
+            sides[LOGGING] = logging[each]
+        comparisons += _compared(each, sides, diagnostics, against, draws, alpha, multiplicity)
     return EvaluationReport(tuple(results), tuple(comparisons), diagnostics)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Setting:
-    """What all estimates of one report share."""
+@dataclass(frozen=True, eq=False)
+class _Study:
+    """A log with the choices of one report; it makes trials of estimators on targets."""
 
     log: EvaluationLog
-    q_hat: FloatArray | None
-    interval: IntervalName
-    alpha: float
+    setting: Setting
+    propensity: FloatArray
+    mixture: Mixture
+    tuning: Mapping[str, float | Sequence[float]]
+    q_given: FloatArray | None
+    reward_model: ModelName
+    history: tuple[npt.ArrayLike, ...] | None
 
-    @property
-    def guards(self) -> bool:
-        """Whether a Cressie–Read interval may stand in for the jackknife."""
-        return self.interval != "jackknife" and self.log.reward_range is not None
-
-    def guarded(self, asymmetry_seen: float) -> bool:
-        """Whether Cressie–Read is used for targets of this asymmetry.
-
-        One choice for all estimators of a target: under heavy weights the influence values of
-        one of them may look tame just because its heavy rows have not come yet.
-        """
-        if self.interval == "auto":
-            return self.guards and not asymmetry_seen <= LARGEST_ASYMMETRY
-        return self.interval == "cressie_read"
-
-    @property
-    def silent(self) -> bool:
-        """Whether all rewards are alike, which says nothing of how others would have spread."""
-        return bool(np.ptp(self.log.reward) == 0)
-
-    @property
-    def q_range(self) -> tuple[float, float]:
-        return (0.0, 0.0) if self.q_hat is None else (self.q_hat.min(), self.q_hat.max())
-
-
-class _Trial:
-    """One estimator on one target; the logging policy itself where ``weight`` is None."""
-
-    def __init__(
-        self, setting: _Setting, name: str, weight: FloatArray | None, pmf: FloatArray | None
-    ) -> None:
-        self.setting = setting
-        self.name = name
-        self.estimator: Estimator = ESTIMATORS[name]
-        self.pmf = pmf
-        self.is_logging = weight is None
-        self.terms: Terms = self._terms(weight)
-        self.value = self.terms.value
-
-    def _terms(self, weight: FloatArray | None) -> Terms:
-        log, q_hat = self.setting.log, self.setting.q_hat
-        q_target = q_logged = np.zeros(log.n)
-        if self.estimator.needs_model and q_hat is not None:
-            q_logged = q_hat[np.arange(log.n), log.action]
-            if self.pmf is not None:
-                q_target = np.einsum("ij,ij->i", self.pmf, q_hat)
-        if weight is None:
-            return on_policy(Evidence(log.reward, np.ones(log.n), q_target, q_logged))
-        return self.estimator.terms(Evidence(log.reward, weight, q_target, q_logged))
+    def _earlier(self, estimator: Estimator) -> bool:
+        """Whether q̂ must come from earlier rows alone."""
+        return estimator.shares != "equal" or self.setting.interval == "anytime"
 
     @cached_property
-    def without(self) -> FloatArray:
-        """The estimate without each unit in turn, (m,)."""
-        unit = self.setting.log.unit
-        return leave_one_out(
-            unit_sums(self.terms.numerator, unit), unit_sums(self.terms.size, unit)
-        )
+    def _crossed(self) -> FloatArray:
+        return cross_fit(self.log, self.reward_model) if self.q_given is None else self.q_given
 
     @cached_property
-    def asymmetry(self) -> float:
-        return asymmetry(self.without)
+    def _forward(self) -> FloatArray:
+        return fit_earlier(self.log, self.reward_model) if self.q_given is None else self.q_given
+
+    def _q_hat(self, estimator: Estimator) -> FloatArray | None:
+        if not estimator.needs_model:
+            return None
+        return self._forward if self._earlier(estimator) else self._crossed
 
     @cached_property
-    def gain_range(self) -> tuple[float, float]:
-        """Smallest and largest gain that the declared range of the reward allows."""
-        low, high = self.setting.log.reward_range or (math.nan, math.nan)
-        if not self.estimator.needs_model:
-            return low, high
-        q_low, q_high = self.setting.q_range
-        return low - q_high, high - q_low
+    def _residuals(self) -> dict[int, FloatArray]:
+        return {}
 
-    def interval(self, asymmetry_seen: float) -> tuple[str, Interval]:
-        """The interval chosen and its name."""
-        setting = self.setting
-        guarded = setting.guarded(asymmetry_seen)
-        if setting.silent and (self.estimator.biased or not guarded):
-            return "none", Interval(self.value, math.nan, math.nan, math.nan)
-        plain = jackknife(self.value, self.without, setting.alpha)
-        if self.estimator.biased:
-            return "jackknife, bias not covered", plain
-        if not guarded:
-            return "jackknife", plain
-        log = setting.log
-        q_low, q_high = setting.q_range if self.estimator.needs_model else (0.0, 0.0)
-        sums = Sums(
-            unit_sums(self.terms.numerator, log.unit),
-            unit_sums(self.terms.weight, log.unit),
-            unit_sums(np.ones(log.n), log.unit),
-            *self.gain_range,
-            q_low,
-            q_high,
-        )
-        return CRESSIE_READ, Interval.around(
-            plain.se,
-            cressie_read(sums, log.max_weight, setting.alpha),
-            cressie_read_centres(sums, log.max_weight),
-            log.reward_range or (-math.inf, math.inf),
-        )
+    def _residual(self, q_hat: FloatArray | None) -> FloatArray:
+        """r_i − q̂(x_i, a_i), (n,), made once for each model."""
+        log = self.log
+        if q_hat is None:
+            return log.reward
+        if id(q_hat) not in self._residuals:
+            self._residuals[id(q_hat)] = log.reward - q_hat[np.arange(log.n), log.action]
+        return self._residuals[id(q_hat)]
 
-    def result(self, target: str, diagnostics: Diagnostics) -> Result:
-        log = self.setting.log
-        if diagnostics.verdict == "not_estimable":
-            return Result.refused(target, self.name, log.n, log.n_units)
-        name, found = self.interval(diagnostics.asymmetry)
-        return Result(
-            target,
-            self.name,
-            found.value,
-            found.se,
-            found.low,
-            found.high,
+    def trial(self, name: str, reading: Reading) -> Trial:
+        """An estimator on a target, its hyper-parameter chosen where it has one."""
+        estimator = ESTIMATORS[name]
+        q_hat = self._q_hat(estimator)
+        q_target = 0.0 if q_hat is None else expected(reading.whole(name), q_hat)
+        weight = reading.weight
+        if estimator.weights == "match":
+            weight = matches(reading, self.log)
+        elif estimator.weights == "embedding":
+            weight = embedding_weights(reading, self.log)
+        evidence = Evidence(self.log.reward, weight, q_target, self._residual(q_hat))
+        made = self._made(name, estimator, evidence, q_hat, reading)
+        if estimator.tuning is None:
+            return made
+        given = self.tuning.get(name, estimator.tuning.grid)
+        grid = [float(given)] if isinstance(given, int | float) else [float(g) for g in given]
+        change = estimator.tuning.transform
+        tried = [
+            replace(
+                made,
+                terms=replace(made.terms, weight=change(weight, each)),
+                hyperparameter=each,
+                note=f"λ = {each:g}, given",
+            )
+            for each in grid
+        ]
+        if len(tried) == 1:
+            return tried[0]
+        chosen = slope(tried, self.setting.alpha)
+        return replace(tried[chosen], note=told(grid, chosen, estimator.tuning.unbiased))
+
+    def _made(
+        self,
+        name: str,
+        estimator: Estimator,
+        evidence: Evidence,
+        q_hat: FloatArray | None,
+        reading: Reading,
+    ) -> Trial:
+        terms = estimator.terms(evidence)
+        log = self.log
+        influence = None
+        if estimator.shares == "by_snapshot":
+            terms = replace(terms, share=snapshot_shares(reading, log))
+        elif estimator.shares == "by_context":
+            shares = context_shares(reading, log, self.history)
+            influence = shares.influence(terms.total, _codes(log))
+            terms = replace(terms, share=shares.own * log.n)
+        elif self.mixture == "weighted":
+            terms = replace(terms, share=logger_shares(terms.total, _codes(log)))
+        base_range, gain_range = self._ranges(q_hat)
+        return Trial(
+            self.setting,
             name,
-            log.n,
-            log.n_units,
+            terms,
+            estimator.biased,
+            gain_range,
+            base_range,
+            1.0 if estimator.weights == "match" else log.max_weight,
+            reading.pmf,
+            influence=influence,
         )
 
+    def logging(self, name: str) -> Trial:
+        """The logging policy itself, in terms that pair with the estimator's."""
+        log = self.log
+        q_hat = self._q_hat(ESTIMATORS[name])
+        terms = on_policy(Evidence(log.reward, log.reward, 0.0, self._residual(q_hat)))
+        base_range, gain_range = self._ranges(q_hat)
+        return Trial(
+            self.setting,
+            name,
+            terms,
+            ESTIMATORS[name].biased,
+            gain_range,
+            base_range,
+            1.0,
+            log.pmf,
+            is_logging=True,
+        )
 
-def _compare(
-    setting: _Setting,
-    trials: Mapping[str, Mapping[str, _Trial]],
+    def _ranges(self, q_hat: FloatArray | None) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Smallest and largest base and gain that the declared range of the reward allows."""
+        low, high = self.log.reward_range or (math.nan, math.nan)
+        if q_hat is None:
+            return (0.0, 0.0), (low, high)
+        q_low, q_high = float(q_hat.min()), float(q_hat.max())
+        return (q_low, q_high), (low - q_high, high - q_low)
+
+
+def _codes(log: EvaluationLog) -> npt.NDArray[np.intp]:
+    return np.arange(log.n) if log.logger is None else log.logger
+
+
+def _sample(log: EvaluationLog) -> Sample:
+    order = None
+    most: float = 1
+    if log.time is not None:
+        at = log.time.astype("datetime64[us]").astype(np.int64)
+        if log.unit is not None:
+            first = np.full(log.n_units, np.iinfo(np.int64).max)
+            np.minimum.at(first, log.unit, at)
+            at = first
+        order = np.argsort(at, kind="stable")
+    if log.unit is not None:
+        rows = np.bincount(log.unit)
+        most = float(rows[0]) if (rows == rows[0]).all() else math.nan
+    if log.max_rows is not None:
+        most = log.max_rows
+    silent = bool(np.ptp(log.reward) == 0)
+    return Sample(log.n, log.unit, order, log.reward_range, most, silent)
+
+
+def _result(
+    target: str, trial: Trial, diagnostics: Diagnostics, draws: Mapping[int, FloatArray]
+) -> Result:
+    sample = trial.setting.sample
+    if diagnostics.verdict == "not_estimable":
+        return Result.refused(target, trial.name, sample.n, sample.n_units)
+    name, found = trial.interval(diagnostics.asymmetry, draws.get(id(trial)))
+    told_of_interval = (
+        "" if trial.biased or name == "none" else trial.setting.why(diagnostics.asymmetry)
+    )
+    return Result(
+        target,
+        trial.name,
+        found.value,
+        found.se,
+        found.low,
+        found.high,
+        name,
+        sample.n,
+        sample.n_units,
+        trial.hyperparameter,
+        "; ".join(each for each in (trial.note, told_of_interval) if each),
+    )
+
+
+def _compared(
+    estimator: str,
+    sides: Mapping[str, Trial],
     diagnostics: Mapping[str, Diagnostics],
-    estimators: Sequence[str],
     against: str | None,
+    draws: Mapping[int, FloatArray],
+    alpha: float,
+    multiplicity: Multiplicity,
 ) -> list[Comparison]:
+    """The differences that ``against`` asks for, by one estimator."""
     if against is None:
         return []
-    rows = []
-    for each in estimators:
-        if against == LOGGING:
-            second = _Trial(setting, each, None, setting.log.pmf)
-        else:
-            second = trials[against][each]
-        for name, mine in trials.items():
-            if name == against:
-                continue
-            pair = [diagnostics[t] for t in (name, against) if t in diagnostics]
-            if any(one.verdict == "not_estimable" for one in pair):
-                rows.append(Comparison.refused(name, against, each))
-            else:
-                seen = max(one.asymmetry for one in pair)
-                rows.append(_difference(name, against, mine[each], second, seen))
-    return rows
-
-
-def _difference(
-    target: str, against: str, first: _Trial, second: _Trial, asymmetry_seen: float
-) -> Comparison:
-    """Paired difference: what both estimates lose without a unit is lost together."""
-    setting = first.setting
-    without = first.without - second.without
-    found = jackknife(first.value - second.value, without, setting.alpha)
-    guarded = setting.guarded(max(asymmetry_seen, asymmetry(without)))
-    name = "jackknife"
-    if setting.silent and (first.estimator.biased or not guarded):
-        name, found = "none", Interval(found.value, math.nan, math.nan, math.nan)
-    elif first.estimator.biased:
-        name = "jackknife, bias not covered"
-    elif guarded:
-        name = CRESSIE_READ
-        least, most = setting.log.reward_range or (-math.inf, math.inf)
-        found = Interval.around(
-            found.se,
-            _difference_ends(first, second, setting.alpha),
-            _difference_ends(first, second, 1.0),
-            (least - most, most - least),
+    names = [name for name in sides if name != against]
+    asked = list(combinations(sides, 2)) if against == ALL else [(name, against) for name in names]
+    pairs = []
+    for first, second in asked:
+        seen = [diagnostics[name] for name in (first, second) if name in diagnostics]
+        if any(one.verdict == "not_estimable" for one in seen):
+            continue
+        ours = [draws.get(id(sides[name])) for name in (first, second)]
+        pairs.append(
+            Pair(
+                first,
+                second,
+                sides[first],
+                sides[second],
+                max(one.asymmetry for one in seen),
+                None if ours[0] is None or ours[1] is None else ours[0] - ours[1],
+            )
         )
-    return Comparison(
-        target, against, first.name, found.value, found.se, found.low, found.high, name
-    )
-
-
-def _difference_ends(first: _Trial, second: _Trial, alpha: float) -> tuple[float, float]:
-    """Both Cressie–Read ends of V₁ − V₂; their centres at an ``alpha`` of one."""
-    return _difference_lower(first, second, alpha), -_difference_lower(second, first, alpha)
-
-
-def _difference_lower(first: _Trial, second: _Trial, alpha: float) -> float:
-    """Cressie–Read lower end of V₁ − V₂ with unbounded weights.
-
-    With d = w₁ − w₂, gains g in [l, h] and TV = ½ Σ_a |π₁ − π₂|, E[d⁺] = E[d⁻] = E[TV], so
-
-        V₁ − V₂ = E[ b₁ − b₂ + d⁺ (g − l) + d⁻ (h − g) − (h − l) TV ]
-
-    in which every weighted term is ≥ 0: all long tails point up, and the lower end is safe.
-    Where a pmf is not known, w₁ (g − l) + l and h − w₂ (h − g) bound the two values apart.
-    """
-    log = first.setting.log
-    low, high = first.gain_range
-    gain = log.reward - (
-        first.setting.q_hat[np.arange(log.n), log.action]
-        if first.estimator.needs_model and first.setting.q_hat is not None
-        else 0
-    )
-    w1, w2 = first.terms.weight, second.terms.weight
-    if first.pmf is not None and second.pmf is not None:
-        distance = 0.5 * np.abs(first.pmf - second.pmf).sum(axis=1)
-        d = w1 - w2
-        weighted = np.where(d > 0, d * (gain - low), -d * (high - gain)) - (high - low) * distance
-    else:
-        mine = gain if first.is_logging else w1 * (gain - low) + low
-        other = gain if second.is_logging else high - w2 * (high - gain)
-        weighted = mine - other
-    total = first.terms.base - second.terms.base + weighted
-    return guarded_lower(unit_sums(total, log.unit), unit_sums(np.ones(log.n), log.unit), alpha)
+    found = {(row.target, row.against): row for row in compare(pairs, alpha, multiplicity)}
+    return [found.get(pair) or Comparison.refused(*pair, estimator) for pair in asked]
 
 
 def _check_arguments(
@@ -339,65 +386,51 @@ def _check_arguments(
 ) -> None:
     if not targets:
         raise AttributionError("`targets` is empty. Name at least one target.")
-    if LOGGING in targets:
-        raise AttributionError('`targets` has one called "logging", the log\'s own policy. Rename.')
+    for reserved in (LOGGING, ALL):
+        if reserved in targets:
+            meant = "the log's own policy" if reserved == LOGGING else "every one of them"
+            raise AttributionError(f'`targets` has one called "{reserved}", {meant}. Rename.')
     if not estimators:
         raise AttributionError("`estimators` is empty. Name at least one.")
     for name in estimators:
         if name not in ESTIMATORS:
             raise AttributionError(f"`estimators` names {name!r}. Known: {', '.join(ESTIMATORS)}.")
-    if against is not None and against != LOGGING and against not in targets:
+    if against is not None and against not in (LOGGING, ALL) and against not in targets:
         raise AttributionError(
-            f'`against` is {against!r}. It must be "logging" or one of: {", ".join(targets)}.'
+            f'`against` is {against!r}. It must be "logging", "all" or one of: '
+            f"{', '.join(targets)}."
         )
     if not 0 < alpha < 1:
         raise AttributionError(f"`alpha` is {alpha}. It must lie in (0, 1).")
 
 
-def _check_interval(interval: str, log: EvaluationLog) -> None:
-    if interval not in ("auto", "jackknife", "cressie_read"):
-        raise AttributionError(f"`interval` is {interval!r}. Known: auto, jackknife, cressie_read.")
-    if interval == "cressie_read" and log.reward_range is None:
-        raise AttributionError(
-            '`interval` is "cressie_read" but the log declares no `reward_range`, without which '
-            "the worst unseen reward is unknown. Declare it."
-        )
-
-
-def _pmf(name: str, target: Target, log: EvaluationLog) -> FloatArray | None:
-    if isinstance(target, str):
-        return None
-    pmf = np.asarray(target, dtype=np.float64)
-    check_pmf(f"targets.{name}", pmf, log)
-    return pmf
-
-
-def _weight(name: str, target: Target, pmf: FloatArray | None, log: EvaluationLog) -> FloatArray:
-    if pmf is not None:
-        chosen = pmf[np.arange(log.n), log.action]
-    elif log.columns is None or not isinstance(target, str):
-        raise AttributionError(
-            f"`targets.{name}` names a column, but the log was not read from a frame. "
-            "Pass an (n, k) pmf."
-        )
-    else:
-        chosen = numbers(log.columns, target, f"targets.{name}")
-        refuse_rows(
-            ~((chosen >= 0) & (chosen <= 1)),
-            f"targets.{name}",
-            "is not in [0, 1]",
-            "The column must hold the target's probability of the logged action.",
-            chosen,
-        )
-    weight = chosen / log.propensity
-    refuse_rows(
-        weight > log.max_weight * (1 + 1e-9),
-        f"targets.{name}",
-        f"has a weight above `max_weight` ({log.max_weight:g})",
-        "Declare the largest weight that is possible.",
-        weight,
-    )
-    return weight
+def _check_options(
+    interval: str,
+    mixture: str,
+    multiplicity: str,
+    tuning: Mapping[str, float | Sequence[float]],
+) -> None:
+    known = {
+        "interval": (interval, INTERVALS),
+        "mixture": (mixture, get_args(Mixture)),
+        "multiplicity": (multiplicity, get_args(Multiplicity)),
+    }
+    for field, (value, choices) in known.items():
+        if value not in choices:
+            raise AttributionError(f"`{field}` is {value!r}. Known: {', '.join(choices)}.")
+    tunable = {name: each.tuning for name, each in ESTIMATORS.items() if each.tuning}
+    for name, given in tuning.items():
+        if name not in tunable:
+            raise AttributionError(
+                f"`tuning` names {name!r}, which has no hyper-parameter. "
+                f"Those that have: {', '.join(tunable)}."
+            )
+        grid = [given] if isinstance(given, int | float) else list(given)
+        least, most = (0.0, tunable[name].most)
+        if not grid or not all(least <= each <= most for each in grid):
+            raise AttributionError(
+                f"`tuning.{name}` is {given}. It must be numbers from {least:g} to {most:g}."
+            )
 
 
 def _check_q_hat(q_hat: npt.ArrayLike, log: EvaluationLog) -> FloatArray:
@@ -407,5 +440,7 @@ def _check_q_hat(q_hat: npt.ArrayLike, log: EvaluationLog) -> FloatArray:
             f"`q_hat` has shape {model.shape}. It must be {(log.n, log.k)}: "
             "a row for each choice, a column for each of `actions`."
         )
-    refuse_rows(~np.isfinite(model.sum(axis=1)), "q_hat", "is not finite", "Predict every action.")
+    total = np.einsum("ij->i", model)
+    if not np.isfinite(total).all():
+        refuse_rows(~np.isfinite(total), "q_hat", "is not finite", "Predict every action.")
     return model

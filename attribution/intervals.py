@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import fdtri, stdtrit
+from scipy.special import fdtrc, fdtri, stdtrit
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
@@ -57,18 +57,41 @@ def unit_sums(values: FloatArray, unit: IntArray | None) -> FloatArray:
     return values if unit is None else np.bincount(unit, weights=values).astype(np.float64)
 
 
-def leave_one_out(numerator: FloatArray, size: FloatArray) -> FloatArray:
-    """Ratio Σ numerator / Σ size without each unit in turn, (m,)."""
+def leave_one_out(numerator: FloatArray, size: FloatArray | float) -> FloatArray:
+    """Ratio Σ numerator / Σ size without each unit in turn, (m,).
+
+    ``size`` may be one number, the same for all units.
+    """
+    if isinstance(size, float):
+        only: FloatArray = numerator.sum() - numerator
+        only /= size * (len(numerator) - 1)
+        return only
     rest = size.sum() - size
-    without: FloatArray = np.full_like(rest, np.nan)
-    np.divide(numerator.sum() - numerator, rest, out=without, where=rest != 0)
+    without: FloatArray = numerator.sum() - numerator
+    empty = rest == 0
+    if empty.any():
+        without[empty], rest[empty] = np.nan, 1.0
+    without /= rest
     return without
 
 
-def jackknife(value: float, without: FloatArray, alpha: float) -> Interval:
-    """Delete-one-unit jackknife interval with t on m − 1 degrees of freedom.
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """What the jackknife tells of a statistic: standard error, units, and how skewed it is."""
+
+    se: float
+    m: int
+    asymmetry: float
+
+
+def spread(without: FloatArray) -> Spread:
+    """Delete-one-unit jackknife of a statistic, and the asymmetry of its deviations.
 
         SE² = (m − 1)/m Σ_j (V̂_(−j) − V̄_(−·))²
+
+    The asymmetry is the skewness of the deviations over √m; infinite where nothing varies. By
+    the Edgeworth expansion of Student's t each tail of a nominal 95 % interval misses by
+    about (2 z² + 1) φ(z) / 6 ≈ 0.085 times this number, so 0.1 means a tail of .033 for .025.
 
     Parameters
     ----------
@@ -78,34 +101,27 @@ def jackknife(value: float, without: FloatArray, alpha: float) -> Interval:
 
     References
     ----------
-    Efron & Tibshirani (1993), An Introduction to the Bootstrap, chapter 11.
+    Efron & Tibshirani (1993), An Introduction to the Bootstrap, chapter 11. Hall (1992), The
+    Bootstrap and Edgeworth Expansion, section 2.6.
     """
     m = len(without)
-    deviation = without - without.mean()
-    # Not a BLAS product: its threads cost more than they save at these sizes.
-    se = math.sqrt((m - 1) / m * float((deviation * deviation).sum()))
-    reach = float(stdtrit(m - 1, 1 - alpha / 2)) * se
-    return Interval(value, se, value - reach, value + reach)
-
-
-def asymmetry(without: FloatArray) -> float:
-    """Skewness of the jackknife's deviations over √m; infinite where nothing varies.
-
-    By the Edgeworth expansion of Student's t each tail of a nominal 95 % interval misses by
-    about (2 z² + 1) φ(z) / 6 ≈ 0.085 times this number, so 0.1 means a tail of .033 for .025.
-
-    References
-    ----------
-    Hall (1992), The Bootstrap and Edgeworth Expansion, section 2.6.
-    """
     deviation = without.mean() - without
     squares = deviation * deviation
-    square = float(squares.mean())
-    scale = float(np.abs(without).max())
-    if not square > (1e-14 * scale) ** 2:
-        return math.inf
-    third = abs(float((squares * deviation).mean()))
-    return third / math.sqrt(square**3 * len(without))
+    # Not a BLAS product: its threads cost more than they save at these sizes.
+    total = float(squares.sum())
+    se = math.sqrt((m - 1) / m * total)
+    scale = max(abs(float(without.max())), abs(float(without.min())))
+    if not total / m > (1e-14 * scale) ** 2:
+        return Spread(se, m, math.inf)
+    squares *= deviation
+    third = abs(float(squares.mean()))
+    return Spread(se, m, third / math.sqrt((total / m) ** 3 * m))
+
+
+def jackknife(value: float, seen: Spread, alpha: float) -> Interval:
+    """Jackknife interval with t on m − 1 degrees of freedom."""
+    reach = float(stdtrit(seen.m - 1, 1 - alpha / 2)) * seen.se
+    return Interval(value, seen.se, value - reach, value + reach)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -185,6 +201,27 @@ def guarded_lower(total: FloatArray, rows: FloatArray, alpha: float) -> float:
         float(rows.mean()),
         _covariances(total, rows, m + 1),
         float(fdtri(1, m, 1 - alpha)) / (m + 1),
+    )
+
+
+def guarded_p(total: FloatArray, rows: FloatArray, value: float) -> float:
+    """The level at which `guarded_lower` reaches ``value``; 1 where that is above its centre."""
+    m = len(total)
+    x = total - value * rows
+    mean = float(x.mean())
+    if mean <= 0:
+        return 1.0
+    variance = float(((x - mean) ** 2).sum()) / (m + 1)
+    return float(fdtrc(1, m, (m + 1) * mean**2 / variance)) if variance else 0.0
+
+
+def fieller_lower(total: FloatArray, rows: FloatArray, radius: float, slack: float) -> float:
+    """Smaller v with E[total] − slack − v E[rows] = √(radius · Var(total − v rows))."""
+    return _smaller_root(
+        float(total.mean()) - slack,
+        float(rows.mean()),
+        _covariances(total, rows, len(total)),
+        radius,
     )
 
 

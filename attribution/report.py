@@ -14,7 +14,11 @@ from attribution.diagnostics import Diagnostics
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The value of one target by one estimator; NaN throughout where it is not estimable."""
+    """The value of one target by one estimator; NaN throughout where it is not estimable.
+
+    ``hyperparameter`` is what transformed the weights, NaN where nothing did; ``note`` says why
+    this interval, and what else a reader must know.
+    """
 
     target: str
     estimator: str
@@ -25,6 +29,8 @@ class Result:
     interval: str
     n: int
     n_units: int
+    hyperparameter: float = math.nan
+    note: str = ""
 
     @classmethod
     def refused(cls, target: str, estimator: str, n: int, n_units: int) -> Result:
@@ -34,7 +40,12 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The paired difference, target minus ``against``, by one estimator."""
+    """The paired difference, target minus ``against``, by one estimator.
+
+    ``p_value`` is of no difference, dual to the interval. ``p_adjusted``, ``low_adjusted`` and
+    ``high_adjusted`` allow for all differences that were asked of this estimator, as
+    ``adjustment`` says; they repeat the others where there is but one.
+    """
 
     target: str
     against: str
@@ -44,11 +55,18 @@ class Comparison:
     low: float
     high: float
     interval: str
+    p_value: float
+    p_adjusted: float
+    low_adjusted: float
+    high_adjusted: float
+    adjustment: str
 
     @classmethod
     def refused(cls, target: str, against: str, estimator: str) -> Comparison:
         nan = math.nan
-        return cls(target, against, estimator, nan, nan, nan, nan, "none")
+        return cls(
+            target, against, estimator, nan, nan, nan, nan, "none", nan, nan, nan, nan, "none"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
-"""Reward models for the direct and the doubly robust estimators, cross-fitted by unit."""
+"""Reward models for direct and doubly robust estimators, never fitted on what they judge."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from attribution.log import EvaluationLog
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
-ModelName = Literal["auto", "mean", "ridge", "logistic"]
+ModelName = Literal["auto", "mean", "ridge", "logistic", "gradient_boosting"]
 
 # Pseudo-observations at the overall mean in the model of means by action.
 SHRINKAGE = 10.0
@@ -28,7 +28,8 @@ def cross_fit(log: EvaluationLog, model: ModelName = "auto", folds: int = 5) -> 
 
     ``mean`` is the mean reward by action, shrunk to the overall mean:
     q̂(a) = (Σ r + 10 r̄) / (n_a + 10). ``ridge`` and ``logistic`` add the context, with a
-    slope of its own for each action. ``auto`` takes ``mean`` without context, ``logistic`` for
+    slope of its own for each action. ``gradient_boosting`` grows histogram trees on context and
+    action. ``auto`` takes ``mean`` without context, ``logistic`` for
     rewards that are all 0 or 1, otherwise ``ridge``.
 
     Returns
@@ -42,32 +43,65 @@ def cross_fit(log: EvaluationLog, model: ModelName = "auto", folds: int = 5) -> 
     """
     if folds < 2:
         raise AttributionError(f"`folds` is {folds}. Cross-fitting needs at least two.")
+    predict = _predictor(log, model)
+    fold = unit_folds(log, folds)
+    q_hat = np.empty((log.n, log.k))
+    for number in range(folds):
+        test = np.flatnonzero(fold == number)
+        if len(test):
+            q_hat[test] = predict(np.flatnonzero(fold != number), test)
+    return q_hat
+
+
+def fit_earlier(log: EvaluationLog, model: ModelName = "auto", blocks: int = 20) -> FloatArray:
+    """Expected reward of each action in each row, from models of earlier rows alone.
+
+    On an adaptive log later draws depend on earlier rewards, so that folds by unit would let the
+    future into a prediction; and a sequence that may be looked at any time must not change what
+    it said. The rows are cut in the order of ``time``, of the log itself if it has none, into
+    ``blocks`` of equal length; each is predicted from those before it. The first has nothing to
+    learn from: the middle of the declared range of the reward stands there, or 0.
+
+    Returns
+    -------
+    (n, k), in the reward's unit.
+
+    Raises
+    ------
+    AttributionError
+        As `cross_fit`.
+    """
+    if blocks < 2:
+        raise AttributionError(f"`blocks` is {blocks}. Fitting on earlier rows needs two or more.")
+    predict = _predictor(log, model)
+    order = np.arange(log.n) if log.time is None else np.argsort(log.time, kind="stable")
+    parts = [part for part in np.array_split(order, blocks) if len(part)]
+    q_hat = np.empty((log.n, log.k))
+    q_hat[parts[0]] = 0.0 if log.reward_range is None else sum(log.reward_range) / 2
+    for number in range(1, len(parts)):
+        q_hat[parts[number]] = predict(np.concatenate(parts[:number]), parts[number])
+    return q_hat
+
+
+def _predictor(log: EvaluationLog, model: ModelName) -> Callable[[IntArray, IntArray], FloatArray]:
+    """The function that fits the model to some rows and predicts others, (rows, k)."""
+    if model not in get_args(ModelName):
+        raise AttributionError(
+            f"`reward_model` is {model!r}. Known: {', '.join(get_args(ModelName))}."
+        )
     binary = bool(np.isin(log.reward, (0.0, 1.0)).all())
     if model == "auto":
         model = "mean" if log.context is None else "logistic" if binary else "ridge"
     if model == "logistic" and not binary:
         raise AttributionError('`model` is "logistic" but rewards are not all 0 or 1. Use "ridge".')
     if model == "mean":
-        return _each_fold(log, folds, lambda train, test: _means(log, train, len(test)))
+        return lambda train, test: _means(log, train, len(test))
     if log.context is None:
         raise AttributionError(f'`model` is "{model}" but the log has no context. Name `context`.')
     x = encode(log.context)
-    return _each_fold(
-        log, folds, lambda train, test: _linear(log, x, train, test, logistic=model == "logistic")
-    )
-
-
-def _each_fold(
-    log: EvaluationLog, folds: int, predict: Callable[[IntArray, IntArray], FloatArray]
-) -> FloatArray:
-    fold = unit_folds(log, folds)
-    q_hat = np.empty((log.n, log.k))
-    for number in range(folds):
-        test = np.flatnonzero(fold == number)
-        if len(test):
-            train = np.flatnonzero(fold != number)
-            q_hat[test] = predict(train, test)
-    return q_hat
+    if model == "gradient_boosting":
+        return lambda train, test: _boosted(log, x, train, test, classify=binary)
+    return lambda train, test: _linear(log, x, train, test, logistic=model == "logistic")
 
 
 def unit_folds(log: EvaluationLog, folds: int) -> IntArray:
@@ -101,6 +135,29 @@ def _linear(
     shared, own = coefficient[:d], coefficient[d:].reshape(log.k, d + 1)
     score = (x[test] @ shared)[:, None] + own[:, 0] + x[test] @ own[:, 1:].T + model.intercept_
     return np.asarray(1 / (1 + np.exp(-score)) if logistic else score, dtype=np.float64)
+
+
+def _boosted(
+    log: EvaluationLog, x: FloatArray, train: IntArray, test: IntArray, *, classify: bool
+) -> FloatArray:
+    from sklearn.ensemble import (  # noqa: PLC0415  # as above
+        HistGradientBoostingClassifier,
+        HistGradientBoostingRegressor,
+    )
+
+    reward = log.reward[train]
+    if (reward == reward[0]).all():
+        return np.full((len(test), log.k), reward[0])
+    # Trees know at most 255 categories; more actions are split by their order.
+    kinds = [0] if log.k <= 255 else None
+    make = HistGradientBoostingClassifier if classify else HistGradientBoostingRegressor
+    model = make(categorical_features=kinds, early_stopping=False, random_state=0)
+    model.fit(np.column_stack([log.action[train], x[train]]), reward)
+    q_hat = np.empty((len(test), log.k))
+    for action in range(log.k):
+        inputs = np.column_stack([np.full(len(test), action), x[test]])
+        q_hat[:, action] = model.predict_proba(inputs)[:, 1] if classify else model.predict(inputs)
+    return q_hat
 
 
 def _design(x: FloatArray, action: IntArray, k: int) -> Any:

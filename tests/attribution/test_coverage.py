@@ -17,8 +17,8 @@ from scipy.optimize import minimize
 from scipy.special import fdtri
 
 from attribution import EvaluationLog, evaluate
-from attribution.diagnostics import LARGEST_ASYMMETRY
 from attribution.intervals import Sums, cressie_read
+from attribution.trials import LARGEST_ASYMMETRY
 from tests.attribution.worlds import World, at_least, heavy, mild
 
 FloatArray = npt.NDArray[np.float64]

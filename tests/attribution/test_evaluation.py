@@ -15,12 +15,25 @@ from scipy import stats
 
 from attribution import AttributionError, EvaluationLog, cross_fit, evaluate
 from attribution.diagnostics import calibration, is_adaptive
-from attribution.evaluation import CRESSIE_READ
 from attribution.reward_models import MOST_CATEGORIES, encode, unit_folds
+from attribution.trials import CRESSIE_READ
 from tests.attribution.worlds import World, heavy, mild, shared_data
 
 FloatArray = npt.NDArray[np.float64]
 ALL = ["ips", "snips", "dm", "dr"]
+# Our names, and those in expected.json.
+PEERS = {
+    "ips": "ipw",
+    "snips": "snipw",
+    "dm": "dm",
+    "dr": "dr",
+    "sndr": "sndr",
+    "clipped_ips": "ipw_clip10",
+    "switch_dr": "switch-dr_lam10",
+    "dros": "dr-os_lam10",
+    "sg_ips": "sg-ipw_lam0.01",
+    "sg_dr": "sg-dr_lam0.01",
+}
 ONE = np.ones
 
 
@@ -53,10 +66,29 @@ def test_values_on_the_open_bandit_data_are_those_of_open_bandit_pipeline(
     drawn = np.bincount(cell, minlength=240)
     clicks = np.bincount(cell, weights=log.reward, minlength=240)
     tab = ((clicks + 100 * log.reward.mean()) / (drawn + 100)).reshape(3, 80)[position]
-    report = evaluate(log, {"target": target}, ALL, q_hat=tab)
-    found = dict(zip(ALL, report.table()["value"], strict=True))
-    for mine, theirs in {"ips": "ipw", "snips": "snipw", "dm": "dm", "dr": "dr"}.items():
-        assert found[mine] == pytest.approx(expected["tab"][theirs], rel=0, abs=1e-9)
+    report = evaluate(
+        log,
+        {"target": target},
+        list(PEERS),
+        q_hat=tab,
+        tuning={"clipped_ips": 10, "switch_dr": 10, "dros": 10, "sg_ips": 0.01, "sg_dr": 0.01},
+    )
+    found = dict(zip(PEERS, report.table()["value"], strict=True))
+    for mine, theirs in PEERS.items():
+        assert found[mine] == pytest.approx(expected["tab"][theirs], rel=0, abs=1e-9), mine
+    grid = [10, 50, 100, 500, 1000, 5000, 10000, np.inf]
+    tuned = evaluate(
+        log,
+        {"target": target},
+        ["switch_dr", "dros"],
+        q_hat=tab,
+        tuning={"switch_dr": grid, "dros": grid},
+    )
+    for row in tuned.results:
+        theirs = PEERS[row.estimator].replace("lam10", "slope")
+        assert row.value == pytest.approx(expected["tab"][theirs], rel=0, abs=1e-9)
+        assert row.hyperparameter == 10
+        assert "warning: this is the edge of the grid" in row.note
     assert report.diagnostics["target"].ess == pytest.approx(expected["weights"]["ess"], rel=1e-9)
     assert report.diagnostics["target"].max_weight == pytest.approx(expected["weights"]["max"])
 

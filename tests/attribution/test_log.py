@@ -182,7 +182,7 @@ BAD_TARGETS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"t": PMF}, {"estimators": ["ols"]}, "`estimators` names 'ols'. Known: ips, snips, dm, dr"),
     ({"t": PMF}, {"estimators": []}, "`estimators` is empty"),
     ({"t": PMF}, {"against": "x"}, "`against` is 'x'"),
-    ({"t": PMF}, {"interval": "bootstrap"}, "`interval` is 'bootstrap'"),
+    ({"t": PMF}, {"interval": "wald"}, "`interval` is 'wald'. Known: auto, jackknife"),
     ({"t": PMF}, {"interval": "cressie_read"}, "declares no `reward_range`"),
     ({"t": PMF}, {"alpha": 0.0}, "`alpha` is 0.0"),
     ({"t": PMF}, {"q_hat": PMF[:3]}, r"`q_hat` has shape \(3, 3\)"),

@@ -1,0 +1,227 @@
+"""Targets read against a log: checked once, and turned into the weights that estimators ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from attribution.errors import AttributionError, refuse_rows
+from attribution.log import EvaluationLog, check_pmf, numbers
+
+FloatArray = npt.NDArray[np.float64]
+Target = npt.ArrayLike | str
+Mixture = Literal["naive", "balanced", "weighted"]
+# Numbers of a matrix that are worked on at a time, where a temporary of its size is needed.
+_BLOCK = 2**16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """One target as a log sees it.
+
+    ``pmf`` (n, k), or None for a target that is known at the logged actions only; ``chosen`` (n,)
+    its probability of the logged action; ``weight`` (n,) that over the logged probability.
+    """
+
+    name: str
+    pmf: FloatArray | None
+    chosen: FloatArray
+    weight: FloatArray
+
+    def whole(self, estimator: str) -> FloatArray:
+        """The (n, k) pmf, which ``estimator`` needs.
+
+        Raises
+        ------
+        AttributionError
+            If the target is a column.
+        """
+        if self.pmf is None:
+            raise AttributionError(
+                f"`targets.{self.name}` is a column, which {estimator} cannot use. "
+                "Pass its (n, k) pmf."
+            )
+        return self.pmf
+
+
+def read(name: str, target: Target, log: EvaluationLog, propensity: FloatArray) -> Reading:
+    """A target's probabilities and weights.
+
+    Raises
+    ------
+    AttributionError
+        If it is no pmf over the eligible actions, or a weight is above the log's largest.
+    """
+    pmf = None
+    if not isinstance(target, str):
+        pmf = np.asarray(target, dtype=np.float64)
+        check_pmf(f"targets.{name}", pmf, log)
+        chosen = pmf[np.arange(log.n), log.action]
+    elif log.columns is None:
+        raise AttributionError(
+            f"`targets.{name}` names a column, but the log was not read from a frame. "
+            "Pass an (n, k) pmf."
+        )
+    else:
+        chosen = numbers(log.columns, target, f"targets.{name}")
+        refuse_rows(
+            ~((chosen >= 0) & (chosen <= 1)),
+            f"targets.{name}",
+            "is not in [0, 1]",
+            "The column must hold the target's probability of the logged action.",
+            chosen,
+        )
+    weight = chosen / propensity
+    if weight.max() > log.max_weight * (1 + 1e-9):
+        refuse_rows(
+            weight > log.max_weight * (1 + 1e-9),
+            f"targets.{name}",
+            f"has a weight above `max_weight` ({log.max_weight:g})",
+            "Declare the largest weight that is possible.",
+            weight,
+        )
+    return Reading(name, pmf, chosen, weight)
+
+
+def propensities(log: EvaluationLog, mixture: Mixture) -> FloatArray:
+    """The probability by which each row is weighted, (n,).
+
+    ``balanced`` takes what all loggers together would have drawn, Σ_l (n_l / n) p_l(a_i|x_i).
+
+    References
+    ----------
+    Agarwal, Basu, Schnabel & Joachims (2017), Effective Evaluation Using Logged Bandit Feedback
+    from Multiple Loggers, KDD.
+
+    Raises
+    ------
+    AttributionError
+        If the loggers, or their probabilities of all rows' actions, were not logged.
+    """
+    if mixture == "naive":
+        return log.propensity
+    if log.logger is None:
+        raise AttributionError(
+            f'`mixture` is "{mixture}" but the log names no `logger`. Name who drew each row.'
+        )
+    if mixture == "weighted":
+        return log.propensity
+    if log.logger_propensity is None:
+        raise AttributionError(
+            '`mixture` is "balanced" but the log has no `logger_propensity`: each logger\'s '
+            'probability of each row\'s action. Pass it, or use "weighted".'
+        )
+    share = np.bincount(log.logger, minlength=log.logger_propensity.shape[1]) / log.n
+    mixed: FloatArray = log.logger_propensity @ share
+    return mixed
+
+
+def logger_shares(total: FloatArray, logger: npt.NDArray[np.intp]) -> FloatArray:
+    """How much each row counts where loggers are weighted by inverse variance, (n,), mean one.
+
+        h_l = (1 / σ_l²) / Σ_j (n_j / n) / σ_j²
+
+    References
+    ----------
+    Agarwal, Basu, Schnabel & Joachims (2017), section 5.
+
+    Raises
+    ------
+    AttributionError
+        If a logger's rows show no spread, so that its variance is unknown.
+    """
+    count = np.bincount(logger)
+    mean = np.bincount(logger, weights=total) / count
+    squares = np.bincount(logger, weights=(total - mean[logger]) ** 2)
+    still = (count < 2) | (squares <= 0)
+    if still.any():
+        raise AttributionError(
+            f'`mixture` is "weighted" but logger {int(still.argmax())} (of {len(count)}) shows no '
+            'spread in its rows, so its variance is unknown. Use "balanced" or "naive".'
+        )
+    precision = (count - 1) / squares
+    share: FloatArray = (precision / (precision @ count / len(logger)))[logger]
+    return share
+
+
+def matches(reading: Reading, log: EvaluationLog) -> FloatArray:
+    """One where the deterministic target would have drawn the logged action, else zero, (n,).
+
+    References
+    ----------
+    Li, Chu, Langford & Wang (2011), Unbiased Offline Evaluation of Contextual-Bandit-Based News
+    Article Recommendation Algorithms, WSDM.
+
+    Raises
+    ------
+    AttributionError
+        If the target is not deterministic, or the logging policy not uniform.
+    """
+    refuse_rows(
+        (reading.chosen != 0) & (reading.chosen != 1),
+        f"targets.{reading.name}",
+        "is neither 0 nor 1",
+        'replay compares draws with what a deterministic target would do. Use "snips".',
+        reading.chosen,
+    )
+    refuse_rows(
+        np.abs(log.propensity - log.propensity[0]) > 1e-9,
+        "propensity",
+        "differs from that of row 0",
+        'replay is right only where all actions were drawn alike. Use "snips".',
+        log.propensity,
+    )
+    return reading.chosen
+
+
+def embedding_weights(reading: Reading, log: EvaluationLog) -> FloatArray:
+    """Weights of the action's embedding in place of the action itself, (n,).
+
+        w(x, e) = Σ_a π(a|x) p(e|a) / Σ_a p(a|x) p(e|a)
+
+    with p(e|a) the share of the action's rows that had this embedding, which is exact where an
+    action has but one. Unbiased only if the action moves the reward through its embedding alone.
+
+    References
+    ----------
+    Saito & Joachims (2022), Off-Policy Evaluation for Large Action Spaces via Embeddings, ICML.
+
+    Raises
+    ------
+    AttributionError
+        If the log has no embedding, or no pmf.
+    """
+    target = reading.whole("mips")
+    if log.embedding is None or log.pmf is None:
+        raise AttributionError(
+            "`estimators` names 'mips' but the log has no "
+            f"`{'embedding' if log.embedding is None else 'pmf'}`. Give it both."
+        )
+    codes = int(log.embedding.max()) + 1
+    count = np.bincount(log.action * codes + log.embedding, minlength=log.k * codes)
+    drawn = np.maximum(np.bincount(log.action, minlength=log.k), 1)
+    given = count.reshape(log.k, codes) / drawn[:, None]
+    weight = np.empty(log.n)
+    for rows in blocks(log.n, log.k):
+        likelihood = given[:, log.embedding[rows]].T
+        weight[rows] = np.einsum("ij,ij->i", target[rows], likelihood) / np.einsum(
+            "ij,ij->i", log.pmf[rows], likelihood
+        )
+    return weight
+
+
+def expected(pmf: FloatArray, q_hat: FloatArray) -> FloatArray:
+    """Σ_a π(a|x_i) q̂(x_i, a), (n,)."""
+    found: FloatArray = np.einsum("ij,ij->i", pmf, q_hat)
+    return found
+
+
+def blocks(n: int, k: int) -> Iterator[slice]:
+    """Slices of rows that together cover an (n, k) matrix, a cache's worth at a time."""
+    step = max(1, _BLOCK // k)
+    for start in range(0, n, step):
+        yield slice(start, min(n, start + step))

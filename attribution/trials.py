@@ -1,0 +1,356 @@
+"""A trial: one estimator on one target, its value and every interval that can be had of it.
+
+Trials know nothing of how weights came about: single choices, slates and continuous actions all
+bring their terms here, so that there is one set of intervals for all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from attribution.bootstrap import DRAWS, poisson_sums
+from attribution.errors import AttributionError
+from attribution.estimators import Terms
+from attribution.intervals import (
+    Interval,
+    Spread,
+    Sums,
+    cressie_read,
+    cressie_read_centres,
+    jackknife,
+    leave_one_out,
+    spread,
+    unit_sums,
+)
+from attribution.sequences import Bounded, bernstein_lower, betting_lower, steadied
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.intp]
+IntervalName = Literal["auto", "jackknife", "cressie_read", "bernstein", "anytime", "bootstrap"]
+INTERVALS: tuple[IntervalName, ...] = (
+    "auto", "jackknife", "cressie_read", "bernstein", "anytime", "bootstrap",
+)  # fmt: skip
+
+# The estimate that belongs to a Cressie–Read interval replaces the estimator's own, which may lie
+# outside of it.
+CRESSIE_READ = "cressie_read, value its centre"
+BIASED = ", bias not covered"
+# See `intervals.spread`: at 0.1 a nominal tail of .025 is about .033.
+LARGEST_ASYMMETRY = 0.1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """What intervals need to know of a log beside an estimate's terms.
+
+    ``unit`` (n,) codes or None; ``order`` (m,) the units in the order of time, or None as they
+    are coded; ``most_rows`` the largest number of rows that a unit can have, NaN if not known.
+    """
+
+    n: int
+    unit: IntArray | None
+    order: IntArray | None
+    reward_range: tuple[float, float] | None
+    most_rows: float
+    silent: bool
+
+    @property
+    def n_units(self) -> int:
+        """Units; rows where no unit was given."""
+        return self.n if self.unit is None else int(self.unit.max()) + 1
+
+    def ranges(self, interval: str) -> tuple[float, float]:
+        """The declared range of the reward.
+
+        Raises
+        ------
+        AttributionError
+            If it was not declared.
+        """
+        if self.reward_range is None:
+            raise AttributionError(
+                f'`interval` is "{interval}" but the log declares no `reward_range`, without which '
+                "the worst unseen reward is unknown. Declare it."
+            )
+        return self.reward_range
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Setting:
+    """What all estimates of one report share."""
+
+    sample: Sample
+    interval: IntervalName
+    alpha: float
+    seed: int
+
+    @property
+    def guards(self) -> bool:
+        """Whether a Cressie–Read interval may stand in for the jackknife."""
+        return self.interval in ("auto", "cressie_read") and self.sample.reward_range is not None
+
+    def chosen(self, asymmetry_seen: float) -> str:
+        """The interval for targets of this asymmetry.
+
+        One choice for all estimators of a target: under heavy weights the influence values of
+        one of them may look tame just because its heavy rows have not come yet.
+        """
+        if self.interval != "auto":
+            return self.interval
+        lopsided = not asymmetry_seen <= LARGEST_ASYMMETRY
+        return "cressie_read" if self.guards and lopsided else "jackknife"
+
+    def why(self, asymmetry_seen: float) -> str:
+        """Why `chosen` chose as it did; empty where the caller did."""
+        if self.interval != "auto":
+            return ""
+        seen = f"asymmetry {asymmetry_seen:.2f}"
+        if asymmetry_seen <= LARGEST_ASYMMETRY:
+            return f"jackknife since {seen} is at most {LARGEST_ASYMMETRY}"
+        if self.guards:
+            return f"Cressie–Read since {seen} is above {LARGEST_ASYMMETRY}"
+        return f"jackknife in spite of {seen}, since no reward_range is declared"
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One estimator on one target.
+
+    Parameters
+    ----------
+    biased
+        Its interval ignores a bias, so only those that promise nothing beyond the spread are
+        had of it.
+    gain_range, base_range
+        What the declared range of the reward allows a row's gain and base to be.
+    max_weight
+        The largest weight that its terms can have.
+    pmf
+        The target's, where it is known, for comparisons.
+    is_logging
+        Whether this is the logging policy itself.
+    note
+        What a reader must know of how the estimate was made.
+    influence
+        (n,) instead of the terms' own, for estimators that are no ratio; they sum to zero.
+    """
+
+    setting: Setting
+    name: str
+    terms: Terms
+    biased: bool = False
+    gain_range: tuple[float, float] = (math.nan, math.nan)
+    base_range: tuple[float, float] = (0.0, 0.0)
+    max_weight: float = math.inf
+    pmf: FloatArray | None = None
+    is_logging: bool = False
+    note: str = ""
+    hyperparameter: float = math.nan
+    influence: FloatArray | None = field(default=None, repr=False)
+
+    def _sums(self, values: FloatArray) -> FloatArray:
+        return unit_sums(values, self.setting.sample.unit)
+
+    def _shared(self, values: FloatArray | float) -> FloatArray:
+        """h times values, summed over units."""
+        sample = self.setting.sample
+        share = self.terms.share
+        if isinstance(values, float):
+            rows = np.full(sample.n, values)
+            return self._sums(rows if isinstance(share, float) else rows * share)
+        return self._sums(values if isinstance(share, float) else values * share)
+
+    @property
+    def rows(self) -> FloatArray:
+        """Σ h over each unit, (m,)."""
+        return self._shared(1.0)
+
+    def parts(self) -> list[tuple[FloatArray, FloatArray | float]]:
+        """Numerators and denominators, (m,) each, of the ratios whose sum is the estimate."""
+        terms = self.terms
+        total = self._sums(terms.total)
+        if not terms.self_normalised:
+            alike = self.setting.sample.unit is None and isinstance(terms.share, float)
+            return [(total, 1.0 if alike else self.rows)]
+        weight = self._shared(terms.weight)
+        if isinstance(terms.base, float):
+            return [(total, weight)]
+        base = self._shared(terms.base)
+        return [(base, self.rows), (total - base, weight)]
+
+    @cached_property
+    def _found(self) -> tuple[float, Spread]:
+        parts = self.parts()
+        value = sum(_ratio(top, below) for top, below in parts)
+        if self.influence is not None:
+            return value, spread(self.without())
+        without = leave_one_out(*parts[0])
+        for each in parts[1:]:
+            without += leave_one_out(*each)
+        return value, spread(without)
+
+    @property
+    def value(self) -> float:
+        """The estimate, in the reward's unit; NaN where the sizes sum to zero."""
+        return self._found[0]
+
+    @property
+    def spread(self) -> Spread:
+        """Standard error and asymmetry, by the jackknife."""
+        return self._found[1]
+
+    def without(self) -> FloatArray:
+        """The estimate without each unit in turn, (m,)."""
+        if self.influence is not None:
+            value = sum(_ratio(top, below) for top, below in self.parts())
+            return value - self._sums(self.influence)
+        return np.sum([leave_one_out(*each) for each in self.parts()], axis=0)  # type: ignore[no-any-return]  # of arrays
+
+    def sums(self) -> Sums:
+        """What Cressie–Read reads."""
+        return Sums(
+            self._sums(self.terms.total),
+            self._shared(self.terms.weight),
+            self.rows,
+            *self.gain_range,
+            *self.base_range,
+        )
+
+    def bounded(self) -> tuple[Bounded, Bounded]:
+        """Terms for the lower end of the value, and of the value of the negated reward.
+
+        With E[w] = 1 the value is E[b + w (g − l)] + l, in which every weighted term is ≥ 0.
+        """
+        sample = self.setting.sample
+        kind = self.setting.interval
+        low, high = sample.ranges(kind)
+        if not isinstance(self.terms.share, float) or self.influence is not None:
+            raise AttributionError(
+                f'`interval` is "{kind}", which {self.name} has no proof for, since its rows count '
+                'by shares that were chosen with the log. Use "jackknife".'
+            )
+        if not math.isfinite(self.max_weight) and kind == "bernstein":
+            raise AttributionError(
+                '`interval` is "bernstein" but the log declares no `max_weight`, without which the '
+                'range of a term is unknown. Declare it, or use "anytime", which needs none.'
+            )
+        most_rows = known_rows(sample, kind)
+        least, most = self.gain_range
+        base_low, base_high = self.base_range
+        total = self._sums(self.terms.total)
+        weight = self._sums(self.terms.weight)
+        rows = self.rows
+        reach = self.max_weight * (most - least)
+        base = np.zeros_like(total)
+        if not isinstance(self.terms.base, float):
+            base = self._sums(self.terms.base)
+        ends = []
+        for sign in (1.0, -1.0):
+            worst = least if sign > 0 else -most
+            best = most if sign > 0 else -least
+            floor = base_low if sign > 0 else -base_high
+            columns = [sign * (total - base), weight, sign * base, rows]
+            if sample.order is not None:
+                columns = [each[sample.order] for each in columns]
+            gain, borne, known, size = columns
+            bounded = math.isfinite(self.max_weight)
+            ends.append(
+                Bounded(
+                    known + gain + worst * (size - borne),
+                    size,
+                    floor + worst,
+                    floor + worst + reach + base_high - base_low,
+                    most_rows,
+                    high - low,
+                    steadied(gain, borne, known, size, (worst, best), floor, self.max_weight)
+                    if bounded
+                    else None,
+                )
+            )
+        return ends[0], ends[1]
+
+    def interval(self, asymmetry_seen: float, draws: FloatArray | None) -> tuple[str, Interval]:
+        """The interval chosen and its name; ``draws`` are those of `resampled`, if made."""
+        setting = self.setting
+        kind = "cressie_read" if self.name == "cressie_read" else setting.chosen(asymmetry_seen)
+        if self.biased and draws is None:
+            kind = "jackknife"
+        if setting.sample.silent and kind in ("jackknife", "bootstrap"):
+            return "none", Interval(self.value, math.nan, math.nan, math.nan)
+        plain = jackknife(self.value, self.spread, setting.alpha)
+        suffix = BIASED if self.biased else ""
+        if kind == "jackknife":
+            return kind + suffix, plain
+        if draws is not None and kind == "bootstrap":
+            low, high = np.quantile(draws, [setting.alpha / 2, 1 - setting.alpha / 2])
+            return kind + suffix, Interval(self.value, plain.se, float(low), float(high))
+        bounds = setting.sample.ranges(kind)
+        if kind == "cressie_read":
+            sums = self.sums()
+            return CRESSIE_READ, Interval.around(
+                plain.se,
+                cressie_read(sums, self.max_weight, setting.alpha),
+                cressie_read_centres(sums, self.max_weight),
+                bounds,
+            )
+        lower = bernstein_lower if kind == "bernstein" else betting_lower
+        up, down = self.bounded()
+        ends = lower(up, setting.alpha / 2), -lower(down, setting.alpha / 2)
+        return kind, Interval.around(plain.se, ends, (self.value, self.value), bounds)
+
+    def columns(self) -> tuple[list[FloatArray], list[float]]:
+        """What the bootstrap sums: numerators centred, and their sizes over their means."""
+        columns, sizes = [], []
+        for top, below in self.parts():
+            size = np.full_like(top, below) if isinstance(below, float) else below
+            mean = float(size.mean()) or 1.0
+            columns += [top - _ratio(top, below) * size, size / mean]
+            sizes.append(mean)
+        return columns, sizes
+
+
+def resampled(trials: Sequence[Trial]) -> list[FloatArray]:
+    """Every trial in each bootstrap draw, (draws,) each, with the same weights for all of them.
+
+    A draw that leaves nothing to divide by repeats the estimate.
+    """
+    each = [trial.columns() for trial in trials]
+    # Sums are taken in single precision, hence the centring.
+    stacked = np.array([column for columns, _ in each for column in columns], dtype=np.float32)
+    sums = iter(poisson_sums(stacked, DRAWS, trials[0].setting.seed))
+    found = []
+    for trial, (_, sizes) in zip(trials, each, strict=True):
+        drawn = np.full(DRAWS, trial.value)
+        for mean in sizes:
+            top, below = next(sums), next(sums) * mean
+            drawn += np.divide(top, below, out=np.zeros(DRAWS), where=below != 0)
+        found.append(drawn)
+    return found
+
+
+def known_rows(sample: Sample, kind: str) -> float:
+    """The largest number of rows that a unit can have.
+
+    Raises
+    ------
+    AttributionError
+        If it was not declared.
+    """
+    if math.isnan(sample.most_rows):
+        raise AttributionError(
+            f'`interval` is "{kind}" and units have unequal numbers of rows, but the log declares '
+            "no `max_rows`, without which the range of a unit's sum is unknown. Declare it."
+        )
+    return sample.most_rows
+
+
+def _ratio(top: FloatArray, below: FloatArray | float) -> float:
+    size = below * len(top) if isinstance(below, float) else float(below.sum())
+    return float(top.sum()) / size if size else math.nan
