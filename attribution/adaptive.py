@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from attribution.errors import AttributionError
+from attribution.intervals import blocks
 from attribution.log import EvaluationLog, check_pmf
-from attribution.targets import Reading, blocks
+from attribution.targets import Reading
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -43,8 +43,9 @@ class Pair:
         """The interval's name, the interval, and the p-value of no difference that is its dual."""
         first, second = self.first, self.second
         setting = first.setting
-        seen = spread(first.without() - second.without())
         difference = first.value - second.value
+        both = zip(first.deviations(), second.deviations(), strict=True)
+        seen = spread((a - b for a, b in both), difference)
         kind = setting.chosen(max(self.asymmetry, seen.asymmetry))
         if first.name == "cressie_read":
             kind = "cressie_read"

@@ -11,9 +11,16 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import chdtrc, ndtr, stdtr, stdtrit
 
-from attribution.intervals import leave_one_out, spread, unit_sums
+from attribution.intervals import (
+    Part,
+    blocks,
+    deviations,
+    sliced,
+    spread,
+    totals,
+    unit_sums,
+)
 from attribution.log import PMF_TOLERANCE, EvaluationLog
-from attribution.targets import blocks
 from attribution.trials import LARGEST_ASYMMETRY
 
 FloatArray = npt.NDArray[np.float64]
@@ -145,15 +152,16 @@ def weigh(weight: FloatArray, unit: IntArray | None, n_units: int) -> dict[str, 
     """What the weights alone tell, by the names of `Diagnostics`."""
     n = len(weight)
     sums = unit_sums(weight, unit)
-    size = 1.0 if unit is None else unit_sums(np.ones(n), unit)
-    total = float(sums.sum())
+    part: Part = (sums, 1.0 if unit is None else unit_sums(np.ones(n), unit))
+    whole = totals(sliced([part]))
+    total = whole[0][0]
     mean = total / n
-    seen = spread(leave_one_out(sums, size))
+    seen = spread(deviations(sliced([part]), whole), mean)
     reach = float(stdtrit(n_units - 1, 1 - CALIBRATION_ALPHA)) * seen.se
     return {
         "n": n,
         "n_units": n_units,
-        "ess": total**2 / float((sums * sums).sum()) if total else 0.0,
+        "ess": total**2 / float(np.einsum("i,i->", sums, sums)) if total else 0.0,
         "max_weight_share": float(sums.max()) / total if total else 1.0,
         "mean_weight": mean,
         "mean_weight_p": (
@@ -186,7 +194,14 @@ def tail_index(weight: FloatArray) -> float:
     count = int(min(m / 5, 3 * math.sqrt(m)))
     if count < 5:
         return math.nan
-    largest = np.sort(np.partition(weight, m - count - 1)[m - count - 1 :])
+    # A partition of all weights would cost as much as the estimates: most are below what nearly
+    # every sixteenth of them is below already.
+    likely = weight
+    if m >= 2**14:
+        part = weight[::16]
+        likely = weight[weight >= np.partition(part, -(count // 8))[-(count // 8)]]
+        likely = likely if count < len(likely) < m / 4 else weight
+    largest = np.sort(np.partition(likely, len(likely) - count - 1)[len(likely) - count - 1 :])
     x = largest[1:] - largest[0]
     if not x[0] > 0:
         # Ties at the threshold: the tail is what lies above them.

@@ -52,6 +52,17 @@ class Terms:
     self_normalised: bool = False
     share: FloatArray | float = 1.0
 
+    def rows(self, rows: slice) -> Terms:
+        """The terms of some rows."""
+        base, share = self.base, self.share
+        return Terms(
+            base if isinstance(base, float) else base[rows],
+            self.weight[rows],
+            self.gain[rows],
+            self.self_normalised,
+            share if isinstance(share, float) else share[rows],
+        )
+
     @property
     def total(self) -> FloatArray:
         """h (b + w g), (n,) in the reward's unit."""

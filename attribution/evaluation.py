@@ -17,6 +17,7 @@ from attribution.comparisons import Multiplicity, Pair, compare
 from attribution.diagnostics import Diagnostics, check_log, diagnose
 from attribution.errors import AttributionError, refuse_rows
 from attribution.estimators import ESTIMATORS, Estimator, Evidence, on_policy
+from attribution.intervals import blocks
 from attribution.log import EvaluationLog
 from attribution.report import Comparison, EvaluationReport, Result
 from attribution.reward_models import ModelName, cross_fit, fit_earlier
@@ -24,8 +25,8 @@ from attribution.targets import (
     Mixture,
     Reading,
     Target,
+    drawn,
     embedding_weights,
-    expected,
     logger_shares,
     matches,
     propensities,
@@ -127,7 +128,10 @@ def evaluate(
     )
     if interval not in ("auto", "jackknife", "bootstrap"):
         study.setting.sample.ranges(interval)
-    readings = {name: read(name, target, log, study.propensity) for name, target in targets.items()}
+    models = {each: q for each in estimators if (q := study.q_hat(each)) is not None}
+    readings = {
+        name: read(name, target, log, study.propensity, models) for name, target in targets.items()
+    }
     trials = {
         name: {each: study.trial(each, readings[name]) for each in estimators} for name in targets
     }
@@ -191,10 +195,16 @@ class _Study:
     def _forward(self) -> FloatArray:
         return fit_earlier(self.log, self.reward_model) if self.q_given is None else self.q_given
 
-    def _q_hat(self, estimator: Estimator) -> FloatArray | None:
+    def q_hat(self, name: str) -> FloatArray | None:
+        """The reward model that an estimator reads, (n, k), if it does."""
+        estimator = ESTIMATORS[name]
         if not estimator.needs_model:
             return None
         return self._forward if self._earlier(estimator) else self._crossed
+
+    @cached_property
+    def _q_ranges(self) -> dict[int, tuple[float, float]]:
+        return {}
 
     @cached_property
     def _residuals(self) -> dict[int, FloatArray]:
@@ -206,14 +216,18 @@ class _Study:
         if q_hat is None:
             return log.reward
         if id(q_hat) not in self._residuals:
-            self._residuals[id(q_hat)] = log.reward - q_hat[np.arange(log.n), log.action]
+            residual = np.empty(log.n)
+            for rows in blocks(log.n):
+                said = drawn(q_hat[rows], log.action[rows])
+                np.subtract(log.reward[rows], said, out=residual[rows])
+            self._residuals[id(q_hat)] = residual
         return self._residuals[id(q_hat)]
 
     def trial(self, name: str, reading: Reading) -> Trial:
         """An estimator on a target, its hyper-parameter chosen where it has one."""
         estimator = ESTIMATORS[name]
-        q_hat = self._q_hat(estimator)
-        q_target = 0.0 if q_hat is None else expected(reading.whole(name), q_hat)
+        q_hat = self.q_hat(name)
+        q_target = 0.0 if q_hat is None else reading.expected[id(q_hat)]
         weight = reading.weight
         if estimator.weights == "match":
             weight = matches(reading, self.log)
@@ -275,7 +289,7 @@ class _Study:
     def logging(self, name: str) -> Trial:
         """The logging policy itself, in terms that pair with the estimator's."""
         log = self.log
-        q_hat = self._q_hat(ESTIMATORS[name])
+        q_hat = self.q_hat(name)
         terms = on_policy(Evidence(log.reward, log.reward, 0.0, self._residual(q_hat)))
         base_range, gain_range = self._ranges(q_hat)
         return Trial(
@@ -295,7 +309,11 @@ class _Study:
         low, high = self.log.reward_range or (math.nan, math.nan)
         if q_hat is None:
             return (0.0, 0.0), (low, high)
-        q_low, q_high = float(q_hat.min()), float(q_hat.max())
+        if math.isnan(low):
+            return (math.nan, math.nan), (math.nan, math.nan)
+        if id(q_hat) not in self._q_ranges:
+            self._q_ranges[id(q_hat)] = float(q_hat.min()), float(q_hat.max())
+        q_low, q_high = self._q_ranges[id(q_hat)]
         return (q_low, q_high), (low - q_high, high - q_low)
 
 
@@ -440,7 +458,4 @@ def _check_q_hat(q_hat: npt.ArrayLike, log: EvaluationLog) -> FloatArray:
             f"`q_hat` has shape {model.shape}. It must be {(log.n, log.k)}: "
             "a row for each choice, a column for each of `actions`."
         )
-    total = np.einsum("ij->i", model)
-    if not np.isfinite(total).all():
-        refuse_rows(~np.isfinite(total), "q_hat", "is not finite", "Predict every action.")
     return model

@@ -14,7 +14,7 @@ reward: from the sample alone nobody can say how bad the unseen unit might be.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,11 @@ from scipy.special import fdtrc, fdtri, stdtrit
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
+# Numerator and size of a ratio, for some units; a float is the same size for each of them.
+Part = tuple[FloatArray, FloatArray | float]
+# Numbers in a block: a few columns of them fit a core's second cache, and are small enough for
+# memory to be used again without asking the operating system for it.
+BLOCK = 2**15
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,22 +62,65 @@ def unit_sums(values: FloatArray, unit: IntArray | None) -> FloatArray:
     return values if unit is None else np.bincount(unit, weights=values).astype(np.float64)
 
 
-def leave_one_out(numerator: FloatArray, size: FloatArray | float) -> FloatArray:
-    """Ratio Σ numerator / Σ size without each unit in turn, (m,).
+def blocks(n: int, k: int = 1) -> Iterator[slice]:
+    """Slices of rows that together cover an (n, k) matrix, so few that a core's cache holds them.
 
-    ``size`` may be one number, the same for all units.
+    What is worked out for one block needs no memory of the log's size.
     """
-    if isinstance(size, float):
-        only: FloatArray = numerator.sum() - numerator
-        only /= size * (len(numerator) - 1)
-        return only
-    rest = size.sum() - size
-    without: FloatArray = numerator.sum() - numerator
-    empty = rest == 0
-    if empty.any():
-        without[empty], rest[empty] = np.nan, 1.0
-    without /= rest
-    return without
+    step = max(1, BLOCK // k)
+    for start in range(0, n, step):
+        yield slice(start, min(n, start + step))
+
+
+def sliced(parts: Sequence[Part]) -> Iterator[list[Part]]:
+    """The parts of an estimate in `blocks`."""
+    for units in blocks(len(parts[0][0])):
+        yield [(top[units], b if isinstance(b, float) else b[units]) for top, b in parts]
+
+
+def totals(parts: Iterable[Sequence[Part]]) -> list[tuple[float, float]]:
+    """Σ numerator and Σ size of each of the ratios whose sum is an estimate."""
+    sums: list[tuple[float, float]] = []
+    for block in parts:
+        each = [
+            (float(top.sum()), size * len(top) if isinstance(size, float) else float(size.sum()))
+            for top, size in block
+        ]
+        sums = sums or [(0.0, 0.0)] * len(each)
+        sums = [(a + c, b + d) for (a, b), (c, d) in zip(sums, each, strict=True)]
+    return sums
+
+
+def ratio(top: float, size: float) -> float:
+    """The quotient; NaN where there is nothing to divide by."""
+    return top / size if size else math.nan
+
+
+def deviations(
+    parts: Iterable[Sequence[Part]], sums: Sequence[tuple[float, float]]
+) -> Iterator[FloatArray]:
+    """V̂_(−j) − V̂ for the units j of each block, with V̂ the sum of the ratios of ``sums``.
+
+    Without unit j a ratio T/S becomes (T − T_j)/(S − S_j), which is (V̂ S_j − T_j)/(S − S_j) away.
+    """
+    for block in parts:
+        moved = None
+        for (top, size), (all_top, all_size) in zip(block, sums, strict=True):
+            value = ratio(all_top, all_size)
+            each: FloatArray
+            if isinstance(size, float):
+                each = value * size - top
+                each *= ratio(1.0, all_size - size)
+            else:
+                each = value * size
+                each -= top
+                rest = all_size - size
+                # A unit that bears all of the size leaves nothing to divide by.
+                rest[rest == 0] = math.nan
+                each /= rest
+            moved = each if moved is None else moved + each
+        if moved is not None:
+            yield moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +132,7 @@ class Spread:
     asymmetry: float
 
 
-def spread(without: FloatArray) -> Spread:
+def spread(moved: Iterable[FloatArray], value: float) -> Spread:
     """Delete-one-unit jackknife of a statistic, and the asymmetry of its deviations.
 
         SE² = (m − 1)/m Σ_j (V̂_(−j) − V̄_(−·))²
@@ -95,27 +143,34 @@ def spread(without: FloatArray) -> Spread:
 
     Parameters
     ----------
-    without
-        (m,) the statistic without each unit in turn. The difference of two statistics on one
-        log is such a statistic too, which makes the comparison a paired one.
+    moved
+        Blocks of V̂_(−j) − V̂. The difference of two statistics on one log is such a statistic
+        too, which makes the comparison a paired one.
 
     References
     ----------
     Efron & Tibshirani (1993), An Introduction to the Bootstrap, chapter 11. Hall (1992), The
     Bootstrap and Edgeworth Expansion, section 2.6.
     """
-    m = len(without)
-    deviation = without.mean() - without
-    squares = deviation * deviation
-    # Not a BLAS product: its threads cost more than they save at these sizes.
-    total = float(squares.sum())
+    m, first, second, third, largest = 0, 0.0, 0.0, 0.0, 0.0
+    for d in moved:
+        # Their mean is of order 1/m of their spread: moments about zero lose nothing here.
+        # Not a BLAS product: its threads cost more than they save at these sizes.
+        squares = d * d
+        m += len(d)
+        first += float(d.sum())
+        second += float(squares.sum())
+        largest = max(largest, float(squares.max()))
+        squares *= d
+        third += float(squares.sum())
+    mean = first / m
+    total = max(second - m * mean * mean, 0.0) if not math.isnan(second) else math.nan
     se = math.sqrt((m - 1) / m * total)
-    scale = max(abs(float(without.max())), abs(float(without.min())))
+    scale = abs(value) + math.sqrt(largest)
     if not total / m > (1e-14 * scale) ** 2:
         return Spread(se, m, math.inf)
-    squares *= deviation
-    third = abs(float(squares.mean()))
-    return Spread(se, m, third / math.sqrt((total / m) ** 3 * m))
+    central = third - 3 * mean * second + 2 * m * mean**3
+    return Spread(se, m, abs(central / m) / math.sqrt((total / m) ** 3 * m))
 
 
 def jackknife(value: float, seen: Spread, alpha: float) -> Interval:

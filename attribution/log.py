@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any
@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from attribution.errors import AttributionError, refuse_rows
+from attribution.intervals import blocks
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
@@ -23,6 +24,8 @@ _OF_ROWS = (
 )  # fmt: skip
 # A pmf that was stored as float32 sums to one within a few 1e-7.
 PMF_TOLERANCE = 1e-6
+# Columns of a matrix that count as one where its rows are cut into blocks.
+_CHECKED = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -409,14 +412,43 @@ class EvaluationLog:
 
 def check_pmf(name: str, pmf: FloatArray, log: EvaluationLog) -> None:
     """Raise unless ``pmf`` is an (n, k) pmf over the eligible actions of each row."""
+    for _ in checked(name, pmf, log):
+        pass
+
+
+def checked(name: str, pmf: FloatArray, log: EvaluationLog) -> Iterator[slice]:
+    """The rows of ``pmf`` a block at a time, each found to be a pmf over the eligible actions.
+
+    Whoever reads a block right after finds it in the cache.
+    """
     if pmf.shape != (log.n, log.k):
         raise AttributionError(
             f"`{name}` has shape {pmf.shape}. It must be {(log.n, log.k)}: "
             "a row for each choice, a column for each of `actions`."
         )
-    # Three times as fast as a sum along the short axis of a matrix.
-    total = np.einsum("ij->i", pmf)
-    # A NaN or an infinity makes the sum one of them too, so one pass finds all three faults.
+    for rows in blocks(log.n, -(-log.k // _CHECKED)):
+        block = pmf[rows]
+        # Three times as fast as a sum along the short axis of a matrix.
+        total = np.einsum("ij->i", block)
+        total -= 1
+        # A NaN or an infinity fails the comparison too, so one pass finds all three faults.
+        if not (np.abs(total, out=total).max() <= PMF_TOLERANCE and block.min() >= 0):
+            _refuse_pmf(name, pmf)
+        if log.eligible is not None:
+            inside = np.einsum("ij,ij->i", block, log.eligible[rows])
+            if inside.min() < 1 - 2 * PMF_TOLERANCE:
+                refuse_rows(
+                    np.einsum("ij->i", pmf) - np.einsum("ij,ij->i", pmf, log.eligible)
+                    > PMF_TOLERANCE,
+                    name,
+                    "gives probability to an action that is not eligible",
+                    "Restrict it to the eligible set of each row.",
+                )
+        yield rows
+
+
+def _refuse_pmf(name: str, pmf: FloatArray) -> None:
+    total = pmf.sum(axis=1)
     refuse_rows(
         ~(np.abs(total - 1) <= PMF_TOLERANCE),
         name,
@@ -424,15 +456,7 @@ def check_pmf(name: str, pmf: FloatArray, log: EvaluationLog) -> None:
         "Pass a probability for each of `actions`, in their order.",
         total,
     )
-    if pmf.min() < 0:
-        refuse_rows(pmf.min(axis=1) < 0, name, "is negative", "Probabilities lie in [0, 1].")
-    if log.eligible is not None:
-        refuse_rows(
-            total - np.einsum("ij,ij->i", pmf, log.eligible) > PMF_TOLERANCE,
-            name,
-            "gives probability to an action that is not eligible",
-            "Restrict it to the eligible set of each row.",
-        )
+    refuse_rows(pmf.min(axis=1) < 0, name, "is negative", "Probabilities lie in [0, 1].")
 
 
 def as_pandas(frame: Any) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,27 +10,27 @@ import numpy as np
 import numpy.typing as npt
 
 from attribution.errors import AttributionError, refuse_rows
-from attribution.log import EvaluationLog, check_pmf, numbers
+from attribution.intervals import blocks
+from attribution.log import EvaluationLog, checked, numbers
 
 FloatArray = npt.NDArray[np.float64]
 Target = npt.ArrayLike | str
 Mixture = Literal["naive", "balanced", "weighted"]
-# Numbers of a matrix that are worked on at a time, where a temporary of its size is needed.
-_BLOCK = 2**16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reading:
     """One target as a log sees it.
 
-    ``pmf`` (n, k), or None for a target that is known at the logged actions only; ``chosen`` (n,)
-    its probability of the logged action; ``weight`` (n,) that over the logged probability.
+    ``pmf`` (n, k), or None for a target that is known at the logged actions only; ``weight`` (n,)
+    its probability of the logged action over the logged one; ``expected`` for each reward model
+    given Σ_a π(a|x_i) q̂(x_i, a), (n,), by the identity of the model.
     """
 
     name: str
     pmf: FloatArray | None
-    chosen: FloatArray
     weight: FloatArray
+    expected: Mapping[int, FloatArray]
 
     def whole(self, estimator: str) -> FloatArray:
         """The (n, k) pmf, which ``estimator`` needs.
@@ -48,34 +48,61 @@ class Reading:
         return self.pmf
 
 
-def read(name: str, target: Target, log: EvaluationLog, propensity: FloatArray) -> Reading:
-    """A target's probabilities and weights.
+def read(
+    name: str,
+    target: Target,
+    log: EvaluationLog,
+    propensity: FloatArray,
+    models: Mapping[str, FloatArray],
+) -> Reading:
+    """A target's weights, and what reward models expect of it; its pmf is read but once.
+
+    Parameters
+    ----------
+    models
+        By the name of an estimator that needs it, q̂, (n, k).
 
     Raises
     ------
     AttributionError
         If it is no pmf over the eligible actions, or a weight is above the log's largest.
     """
+    weight = np.empty(log.n)
+    expected = {id(q_hat): np.empty(log.n) for q_hat in models.values()}
     pmf = None
     if not isinstance(target, str):
         pmf = np.asarray(target, dtype=np.float64)
-        check_pmf(f"targets.{name}", pmf, log)
-        chosen = pmf[np.arange(log.n), log.action]
+        distinct = {id(q_hat): q_hat for q_hat in models.values()}
+        for rows in checked(f"targets.{name}", pmf, log):
+            block = pmf[rows]
+            weight[rows] = drawn(block, log.action[rows])
+            for which, q_hat in distinct.items():
+                np.einsum("ij,ij->i", block, q_hat[rows], out=expected[which][rows])
+        for which, q_hat in distinct.items():
+            # Nought times what is not finite is not finite either: no pass of its own is needed.
+            if not np.isfinite(expected[which].sum()):
+                wrong = ~np.isfinite(q_hat).all(axis=1)
+                refuse_rows(wrong, "q_hat", "is not finite", "Predict every action.")
     elif log.columns is None:
         raise AttributionError(
             f"`targets.{name}` names a column, but the log was not read from a frame. "
             "Pass an (n, k) pmf."
         )
+    elif models:
+        raise AttributionError(
+            f"`targets.{name}` is a column, which {', '.join(models)} cannot use. "
+            "Pass its (n, k) pmf."
+        )
     else:
-        chosen = numbers(log.columns, target, f"targets.{name}")
+        weight[:] = numbers(log.columns, target, f"targets.{name}")
         refuse_rows(
-            ~((chosen >= 0) & (chosen <= 1)),
+            ~((weight >= 0) & (weight <= 1)),
             f"targets.{name}",
             "is not in [0, 1]",
             "The column must hold the target's probability of the logged action.",
-            chosen,
+            weight,
         )
-    weight = chosen / propensity
+    weight /= propensity
     if weight.max() > log.max_weight * (1 + 1e-9):
         refuse_rows(
             weight > log.max_weight * (1 + 1e-9),
@@ -84,7 +111,18 @@ def read(name: str, target: Target, log: EvaluationLog, propensity: FloatArray) 
             "Declare the largest weight that is possible.",
             weight,
         )
-    return Reading(name, pmf, chosen, weight)
+    return Reading(name, pmf, weight, expected)
+
+
+def drawn(block: FloatArray, action: npt.NDArray[np.intp]) -> FloatArray:
+    """Each row's entry of the action that was drawn, (rows,)."""
+    if not block.flags.c_contiguous:
+        return block[np.arange(len(block)), action]
+    # Half the time of the line above.
+    at = np.arange(0, block.size, block.shape[1])
+    at += action
+    found: FloatArray = block.reshape(-1).take(at)
+    return found
 
 
 def propensities(log: EvaluationLog, mixture: Mixture) -> FloatArray:
@@ -161,12 +199,13 @@ def matches(reading: Reading, log: EvaluationLog) -> FloatArray:
     AttributionError
         If the target is not deterministic, or the logging policy not uniform.
     """
+    chosen: FloatArray = np.round(reading.weight * log.propensity, 12)
     refuse_rows(
-        (reading.chosen != 0) & (reading.chosen != 1),
+        (chosen != 0) & (chosen != 1),
         f"targets.{reading.name}",
         "is neither 0 nor 1",
         'replay compares draws with what a deterministic target would do. Use "snips".',
-        reading.chosen,
+        chosen,
     )
     refuse_rows(
         np.abs(log.propensity - log.propensity[0]) > 1e-9,
@@ -175,7 +214,7 @@ def matches(reading: Reading, log: EvaluationLog) -> FloatArray:
         'replay is right only where all actions were drawn alike. Use "snips".',
         log.propensity,
     )
-    return reading.chosen
+    return chosen
 
 
 def embedding_weights(reading: Reading, log: EvaluationLog) -> FloatArray:
@@ -212,16 +251,3 @@ def embedding_weights(reading: Reading, log: EvaluationLog) -> FloatArray:
             "ij,ij->i", log.pmf[rows], likelihood
         )
     return weight
-
-
-def expected(pmf: FloatArray, q_hat: FloatArray) -> FloatArray:
-    """Σ_a π(a|x_i) q̂(x_i, a), (n,)."""
-    found: FloatArray = np.einsum("ij,ij->i", pmf, q_hat)
-    return found
-
-
-def blocks(n: int, k: int) -> Iterator[slice]:
-    """Slices of rows that together cover an (n, k) matrix, a cache's worth at a time."""
-    step = max(1, _BLOCK // k)
-    for start in range(0, n, step):
-        yield slice(start, min(n, start + step))

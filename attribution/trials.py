@@ -7,7 +7,7 @@ bring their terms here, so that there is one set of intervals for all.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -20,13 +20,18 @@ from attribution.errors import AttributionError
 from attribution.estimators import Terms
 from attribution.intervals import (
     Interval,
+    Part,
     Spread,
     Sums,
+    blocks,
     cressie_read,
     cressie_read_centres,
+    deviations,
     jackknife,
-    leave_one_out,
+    ratio,
+    sliced,
     spread,
+    totals,
     unit_sums,
 )
 from attribution.sequences import Bounded, bernstein_lower, betting_lower, steadied
@@ -172,46 +177,60 @@ class Trial:
         """Σ h over each unit, (m,)."""
         return self._shared(1.0)
 
-    def parts(self) -> list[tuple[FloatArray, FloatArray | float]]:
-        """Numerators and denominators, (m,) each, of the ratios whose sum is the estimate."""
-        terms = self.terms
-        total = self._sums(terms.total)
+    def parts(self) -> Iterator[list[Part]]:
+        """Numerators and sizes of the ratios whose sum is the estimate, some units at a time."""
+        sample, terms = self.setting.sample, self.terms
+        if sample.unit is None:
+            for rows in blocks(sample.n):
+                yield self._ratios(terms.rows(rows), 1.0)
+        else:
+            yield from sliced(self._units())
+
+    def _ratios(self, terms: Terms, one: FloatArray | float) -> list[Part]:
+        share: FloatArray | float = terms.share
+        size = share if self.influence is None else one
+        total = terms.total
         if not terms.self_normalised:
-            alike = self.setting.sample.unit is None and isinstance(terms.share, float)
-            return [(total, 1.0 if alike else self.rows)]
-        weight = self._shared(terms.weight)
+            return [(total, size)]
+        weight = terms.weight if isinstance(share, float) else terms.weight * share
         if isinstance(terms.base, float):
             return [(total, weight)]
-        base = self._shared(terms.base)
-        return [(base, self.rows), (total - base, weight)]
+        base = terms.base if isinstance(share, float) else terms.base * share
+        return [(base, size), (total - base, weight)]
+
+    def _units(self) -> list[Part]:
+        """`_ratios` over all rows, summed by unit."""
+        ones = np.ones(self.setting.sample.n)
+        return [
+            (self._sums(top), self._sums(ones * size))
+            for top, size in self._ratios(self.terms, ones)
+        ]
 
     @cached_property
-    def _found(self) -> tuple[float, Spread]:
-        parts = self.parts()
-        value = sum(_ratio(top, below) for top, below in parts)
-        if self.influence is not None:
-            return value, spread(self.without())
-        without = leave_one_out(*parts[0])
-        for each in parts[1:]:
-            without += leave_one_out(*each)
-        return value, spread(without)
+    def _totals(self) -> list[tuple[float, float]]:
+        return totals(self.parts())
 
     @property
+    def ratios(self) -> int:
+        """How many ratios make the estimate."""
+        return len(self._totals)
+
+    @cached_property
     def value(self) -> float:
         """The estimate, in the reward's unit; NaN where the sizes sum to zero."""
-        return self._found[0]
+        return sum(ratio(*each) for each in self._totals)
 
-    @property
+    @cached_property
     def spread(self) -> Spread:
         """Standard error and asymmetry, by the jackknife."""
-        return self._found[1]
+        return spread(self.deviations(), self.value)
 
-    def without(self) -> FloatArray:
-        """The estimate without each unit in turn, (m,)."""
-        if self.influence is not None:
-            value = sum(_ratio(top, below) for top, below in self.parts())
-            return value - self._sums(self.influence)
-        return np.sum([leave_one_out(*each) for each in self.parts()], axis=0)  # type: ignore[no-any-return]  # of arrays
+    def deviations(self) -> Iterator[FloatArray]:
+        """What the estimate moves by without each unit in turn, in blocks."""
+        if self.influence is None:
+            return deviations(self.parts(), self._totals)
+        left = -self._sums(self.influence)
+        return (left[units] for units in blocks(len(left)))
 
     def sums(self) -> Sums:
         """What Cressie–Read reads."""
@@ -305,15 +324,22 @@ class Trial:
         ends = lower(up, setting.alpha / 2), -lower(down, setting.alpha / 2)
         return kind, Interval.around(plain.se, ends, (self.value, self.value), bounds)
 
-    def columns(self) -> tuple[list[FloatArray], list[float]]:
-        """What the bootstrap sums: numerators centred, and their sizes over their means."""
-        columns, sizes = [], []
-        for top, below in self.parts():
-            size = np.full_like(top, below) if isinstance(below, float) else below
-            mean = float(size.mean()) or 1.0
-            columns += [top - _ratio(top, below) * size, size / mean]
-            sizes.append(mean)
-        return columns, sizes
+    def columns(self) -> list[FloatArray]:
+        """What the bootstrap sums: numerators centred, and their sizes, (m,) each.
+
+        In single precision, which the centring affords.
+        """
+        found: list[FloatArray] = []
+        at = 0
+        for block in self.parts():
+            for index, ((top, size), sums) in enumerate(zip(block, self._totals, strict=True)):
+                if at == 0:
+                    found += [np.empty(self.setting.sample.n_units, np.float32) for _ in "ab"]
+                there = slice(at, at + len(top))
+                found[2 * index][there] = top - ratio(*sums) * size
+                found[2 * index + 1][there] = size
+            at += len(block[0][0])
+        return found
 
 
 def resampled(trials: Sequence[Trial]) -> list[FloatArray]:
@@ -321,15 +347,13 @@ def resampled(trials: Sequence[Trial]) -> list[FloatArray]:
 
     A draw that leaves nothing to divide by repeats the estimate.
     """
-    each = [trial.columns() for trial in trials]
-    # Sums are taken in single precision, hence the centring.
-    stacked = np.array([column for columns, _ in each for column in columns], dtype=np.float32)
+    stacked = np.stack([column for trial in trials for column in trial.columns()])
     sums = iter(poisson_sums(stacked, DRAWS, trials[0].setting.seed))
     found = []
-    for trial, (_, sizes) in zip(trials, each, strict=True):
+    for trial in trials:
         drawn = np.full(DRAWS, trial.value)
-        for mean in sizes:
-            top, below = next(sums), next(sums) * mean
+        for _ in range(trial.ratios):
+            top, below = next(sums), next(sums)
             drawn += np.divide(top, below, out=np.zeros(DRAWS), where=below != 0)
         found.append(drawn)
     return found
@@ -349,8 +373,3 @@ def known_rows(sample: Sample, kind: str) -> float:
             "no `max_rows`, without which the range of a unit's sum is unknown. Declare it."
         )
     return sample.most_rows
-
-
-def _ratio(top: FloatArray, below: FloatArray | float) -> float:
-    size = below * len(top) if isinstance(below, float) else float(below.sum())
-    return float(top.sum()) / size if size else math.nan
