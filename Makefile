@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench crash fuzz soak audit lock clean
+.PHONY: help setup demo test lint bench study crash fuzz soak audit lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ lint: $(READY) ## format, style, types, layers
 
 bench: $(READY) ## benchmarks, each beside a peer or a floor in the same run
 	$(BIN)/python -m benchmarks
+
+study: $(READY) ## coverage of off-policy intervals over simulated logs; writes docs/study.md
+	$(BIN)/python -m tests.attribution.study
 
 ROUNDS ?= 300
 crash: $(READY) ## kill a server under load for ROUNDS rounds (REPLICAS=2: on PostgreSQL); nothing may be lost

@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import brentq
 from scipy.special import stdtr
 
 from attribution.bootstrap import DRAWS
 from attribution.intervals import (
     Interval,
+    cressie_read,
+    cressie_read_centres,
     guarded_lower,
     guarded_p,
     jackknife,
+    skew_corrected,
+    skew_corrected_p,
     spread,
     unit_sums,
 )
 from attribution.report import Comparison
 from attribution.sequences import Bounded, bernstein_lower, bernstein_p, betting_lower, betting_p
-from attribution.trials import BIASED, CRESSIE_READ, Trial, known_rows
+from attribution.trials import (
+    ASYMPTOTIC,
+    BIASED,
+    CRESSIE_READ,
+    SKEW_CORRECTED,
+    Shape,
+    Trial,
+    known_rows,
+)
 
 FloatArray = npt.NDArray[np.float64]
 Multiplicity = Literal["holm", "none"]
@@ -36,7 +49,7 @@ class Pair:
     against: str
     first: Trial
     second: Trial
-    asymmetry: float
+    shape: Shape
     draws: FloatArray | None = None
 
     def found(self, alpha: float) -> tuple[str, Interval, float]:
@@ -46,19 +59,24 @@ class Pair:
         difference = first.value - second.value
         both = zip(first.deviations(), second.deviations(), strict=True)
         seen = spread((a - b for a, b in both), difference)
-        kind = setting.chosen(max(self.asymmetry, seen.asymmetry))
+        # The differences' own skewness, but the weights of what they compare: two skewed values
+        # may differ in a way that is not.
+        kind = setting.chosen(Shape(seen.asymmetry, self.shape.weights, seen.df))
         if first.name == "cressie_read":
             kind = "cressie_read"
         apart = not (isinstance(first.terms.share, float) and isinstance(second.terms.share, float))
         if (first.biased or apart) and kind != "bootstrap":
             kind = "jackknife"
-        if setting.sample.silent and kind in ("jackknife", "bootstrap"):
+        if setting.sample.silent and kind in ASYMPTOTIC:
             return "none", Interval(difference, math.nan, math.nan, math.nan), math.nan
         plain = jackknife(difference, seen, alpha)
         suffix = BIASED if first.biased else ""
         if kind == "jackknife":
             p = 2 * float(stdtr(seen.m - 1, -abs(difference) / seen.se)) if seen.se else 1.0
             return kind + suffix, plain, p
+        if kind == "skew_corrected":
+            found = skew_corrected(difference, seen, alpha)
+            return SKEW_CORRECTED, found, skew_corrected_p(difference, seen)
         if self.draws is not None:
             low, high = np.quantile(self.draws, [alpha / 2, 1 - alpha / 2])
             below = min((self.draws <= 0).sum(), (self.draws >= 0).sum())
@@ -66,6 +84,8 @@ class Pair:
             return kind + suffix, Interval(difference, plain.se, float(low), float(high)), p
         least, most = setting.sample.ranges(kind)
         bounds = (least - most, most - least)
+        if kind == "cressie_read" and second.is_logging:
+            return CRESSIE_READ, *_beside_logging(first, second, plain.se, bounds, alpha)
         up, down = _gap(first, second), _gap(second, first)
         if kind == "cressie_read":
             centres = [guarded_lower(each.total, each.rows, 1.0) for each in (up, down)]
@@ -135,6 +155,36 @@ def holm(p: FloatArray) -> FloatArray:
     steps = p[order] * np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return adjusted
+
+
+def _beside_logging(
+    first: Trial, logging: Trial, se: float, bounds: tuple[float, float], alpha: float
+) -> tuple[Interval, float]:
+    """Cressie–Read interval of a target's value over the logging policy's, and its p-value.
+
+    V − V_log = E[ b₁ − b₂ + (w − 1) g ], in which the target's are the only weights: the same
+    problem as that of a value, with another worst for the imagined unit.
+    """
+    low, high = first.base_range
+    mine, other = first.sums(), logging.sums()
+    sums = replace(
+        mine, total=mine.total - other.total, base_low=low - high, base_high=high - low, own=1.0
+    )
+    most = first.max_weight
+    found = Interval.around(
+        se, cressie_read(sums, most, alpha), cressie_read_centres(sums, most), bounds
+    )
+
+    def excludes(level: float) -> float:
+        lower, upper = cressie_read(sums, most, level)
+        return max(lower, -upper)
+
+    if excludes(1.0) <= 0:
+        return found, 1.0
+    least = 1e-12
+    if excludes(least) >= 0:
+        return found, least
+    return found, math.exp(brentq(lambda x: excludes(math.exp(x)), math.log(least), 0.0))
 
 
 def _gap(first: Trial, second: Trial) -> Bounded:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from scipy.special import chdtrc, ndtr, stdtr, stdtrit
 
 from attribution.intervals import (
     Part,
+    Spread,
     blocks,
     deviations,
     sliced,
@@ -21,7 +23,7 @@ from attribution.intervals import (
     unit_sums,
 )
 from attribution.log import PMF_TOLERANCE, EvaluationLog
-from attribution.trials import LARGEST_ASYMMETRY
+from attribution.trials import ASYMPTOTIC, Setting, Shape
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
@@ -70,7 +72,11 @@ class Diagnostics:
         The smallest p-value over actions of Σ(1{a} − p) = 0, times the number of actions; NaN
         unless the log has its pmf.
     asymmetry
-        The largest of the unbiased estimators' and the weights' (see `intervals.spread`).
+        The largest of the unbiased estimators' (see `intervals.Spread`).
+    weight_asymmetry
+        The same of the weights.
+    df
+        The fewest degrees of freedom of the unbiased estimators' variances.
     adaptive
         Whether the logging policy learned while it logged; see `is_adaptive`.
     drift
@@ -94,11 +100,18 @@ class Diagnostics:
     unsupported: float
     calibration_p: float
     asymmetry: float
+    weight_asymmetry: float
+    df: float
     adaptive: bool
     drift: float
     missing_p: float
     verdict: Verdict
     reason: str
+
+    @property
+    def shape(self) -> Shape:
+        """What the choice of an interval depends on."""
+        return Shape(self.asymmetry, self.weight_asymmetry, self.df)
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values; NaN and infinities become null."""
@@ -113,9 +126,9 @@ def diagnose(
     weight: FloatArray,
     pmf: FloatArray | None,
     checks: Checks,
-    estimates_asymmetry: float,
+    estimates: Sequence[Spread],
+    setting: Setting,
     *,
-    guarded: bool,
     stabilised: bool = False,
 ) -> Diagnostics:
     """Diagnostics of one target.
@@ -128,22 +141,35 @@ def diagnose(
         (n, k) the target, or None for one that is known at the logged actions only.
     checks
         What was found of the log itself.
-    estimates_asymmetry
-        The largest of the unbiased estimators that were asked for.
-    guarded
-        Whether Cressie–Read intervals can be had where asymptotic ones fail.
+    estimates
+        Of the unbiased estimators that were asked for.
+    setting
+        What the intervals are to be.
     stabilised
         Whether the estimators that were asked for allow for a log that is adaptive.
     """
     own = weigh(weight, log.unit, log.n_units)
+    shape = Shape(
+        max((each.asymmetry for each in estimates), default=0.0),
+        own["weight_asymmetry"],
+        min((each.df for each in estimates), default=math.inf),
+    )
     values: dict[str, Any] = {
         **own,
         "unsupported": max(_unsupported(log, pmf), own["unsupported"]),
         **asdict(checks),
-        "asymmetry": max(estimates_asymmetry, own["asymmetry"]),
+        "asymmetry": shape.asymmetry,
+        "df": shape.df,
     }
+    wild = shape.wild if setting.interval == "auto" else not shape.tame
+    if setting.interval in ("bernstein", "anytime"):
+        wild = False
     verdict, reason = _verdict(
-        values, guarded=guarded, silent=bool(np.ptp(log.reward) == 0), stabilised=stabilised
+        values,
+        wild=wild,
+        guarded=setting.guards,
+        silent=setting.sample.silent and setting.interval in ("auto", *ASYMPTOTIC),
+        stabilised=stabilised,
     )
     return Diagnostics(**values, verdict=verdict, reason=reason)
 
@@ -172,7 +198,7 @@ def weigh(weight: FloatArray, unit: IntArray | None, n_units: int) -> dict[str, 
         "tail_index": tail_index(sums),
         "unsupported": 1 - (mean + reach),
         # Equal weights are no fault of the weights: there is nothing that could be unseen.
-        "asymmetry": seen.asymmetry if seen.se else 0.0,
+        "weight_asymmetry": seen.asymmetry if seen.se else 0.0,
     }
 
 
@@ -268,7 +294,7 @@ def missing_p(log: EvaluationLog) -> float:
 
 
 def _verdict(
-    seen: dict[str, Any], *, guarded: bool, silent: bool, stabilised: bool
+    seen: dict[str, Any], *, wild: bool, guarded: bool, silent: bool, stabilised: bool
 ) -> tuple[Verdict, str]:
     if seen["calibration_p"] < CALIBRATION_ALPHA:
         return "not_estimable", (
@@ -308,7 +334,7 @@ def _verdict(
         )
     if silent and not guarded:
         faults.append("the reward never varied, so there is no interval; declare reward_range")
-    elif not seen["asymmetry"] <= LARGEST_ASYMMETRY:
+    elif wild:
         faults.append(
             f"few units carry the estimate ({seen['ess']:,.0f} effective of {seen['n_units']:,}), "
             + (

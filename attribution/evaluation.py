@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import combinations
 from typing import get_args
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from attribution.adaptive import context_shares, snapshot_shares
 from attribution.comparisons import Multiplicity, Pair, compare
 from attribution.diagnostics import Diagnostics, check_log, diagnose
-from attribution.errors import AttributionError, refuse_rows
+from attribution.errors import AttributionError
 from attribution.estimators import ESTIMATORS, Estimator, Evidence, on_policy
 from attribution.intervals import blocks
 from attribution.log import EvaluationLog
@@ -37,6 +37,7 @@ from attribution.trials import (
     IntervalName,
     Sample,
     Setting,
+    Shape,
     Trial,
     resampled,
 )
@@ -84,14 +85,16 @@ def evaluate(
     reward_model
         Which model to fit where ``q_hat`` is not given; see `cross_fit`.
     interval
-        ``jackknife``; ``cressie_read``, which needs the log's ``reward_range``; ``bernstein``,
+        ``jackknife``; ``skew_corrected``, the same with its ends moved by the skewness that
+        was seen; ``cressie_read``, which needs the log's ``reward_range``; ``bernstein``,
         which needs ``max_weight`` too; ``anytime``, which holds whenever one looks;
-        ``bootstrap``; or ``auto``: the jackknife where the diagnostics allow it, else
-        Cressie–Read if the reward's range is declared; if it is not, the jackknife with the
-        verdict ``weak``. ``note`` tells which and why. Where Cressie–Read is used, the value is
-        the centre of its interval and not the estimator's own, which may lie outside;
-        ``interval`` says so. Where no reward differs from another, there is no jackknife and
-        ``interval`` is ``none``. Of biased estimators there is the jackknife or the bootstrap.
+        ``bootstrap``; or ``auto``: the jackknife where the diagnostics allow it, skew corrected
+        where that suffices, else Cressie–Read if the reward's range is declared; if it is not,
+        the skew corrected jackknife with the verdict ``weak``. ``note`` tells which and why.
+        Where Cressie–Read is used, the value is the centre of its interval and not the
+        estimator's own, which may lie outside; ``interval`` says so. Where no reward differs
+        from another, there is no jackknife and ``interval`` is ``none``. Of biased estimators
+        there is the jackknife or the bootstrap.
     alpha
         One minus the level of the intervals.
     tuning
@@ -145,8 +148,8 @@ def evaluate(
             readings[name].weight,
             readings[name].pmf,
             checks,
-            max((t.spread.asymmetry for t in trials[name].values() if not t.biased), default=0),
-            guarded=study.setting.guards,
+            [trial.spread for trial in trials[name].values() if not trial.biased],
+            study.setting,
             stabilised=stabilised or interval == "anytime",
         )
         for name in targets
@@ -346,9 +349,9 @@ def _result(
     sample = trial.setting.sample
     if diagnostics.verdict == "not_estimable":
         return Result.refused(target, trial.name, sample.n, sample.n_units)
-    name, found = trial.interval(diagnostics.asymmetry, draws.get(id(trial)))
+    name, found = trial.interval(diagnostics.shape, draws.get(id(trial)))
     told_of_interval = (
-        "" if trial.biased or name == "none" else trial.setting.why(diagnostics.asymmetry)
+        "" if trial.biased or name == "none" else trial.setting.why(diagnostics.shape)
     )
     return Result(
         target,
@@ -391,7 +394,7 @@ def _compared(
                 second,
                 sides[first],
                 sides[second],
-                max(one.asymmetry for one in seen),
+                reduce(Shape.joined, [one.shape for one in seen]),
                 None if ours[0] is None or ours[1] is None else ours[0] - ours[1],
             )
         )

@@ -81,7 +81,7 @@ def read(
         for which, q_hat in distinct.items():
             # Nought times what is not finite is not finite either: no pass of its own is needed.
             if not np.isfinite(expected[which].sum()):
-                wrong = ~np.isfinite(q_hat).all(axis=1)
+                wrong = ~np.isfinite(q_hat.sum(axis=1))
                 refuse_rows(wrong, "q_hat", "is not finite", "Predict every action.")
     elif log.columns is None:
         raise AttributionError(

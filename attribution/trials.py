@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ from attribution.intervals import (
     deviations,
     jackknife,
     ratio,
+    skew_corrected,
     sliced,
     spread,
     totals,
@@ -38,17 +39,26 @@ from attribution.sequences import Bounded, bernstein_lower, betting_lower, stead
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
-IntervalName = Literal["auto", "jackknife", "cressie_read", "bernstein", "anytime", "bootstrap"]
-INTERVALS: tuple[IntervalName, ...] = (
-    "auto", "jackknife", "cressie_read", "bernstein", "anytime", "bootstrap",
-)  # fmt: skip
+IntervalName = Literal[
+    "auto", "jackknife", "skew_corrected", "cressie_read", "bernstein", "anytime", "bootstrap"
+]
+INTERVALS: tuple[IntervalName, ...] = get_args(IntervalName)
 
 # The estimate that belongs to a Cressie–Read interval replaces the estimator's own, which may lie
 # outside of it.
 CRESSIE_READ = "cressie_read, value its centre"
+SKEW_CORRECTED = "jackknife, skew corrected"
 BIASED = ", bias not covered"
-# See `intervals.spread`: at 0.1 a nominal tail of .025 is about .033.
+# Where all rewards are alike these have no width, and hence no meaning.
+ASYMPTOTIC = ("jackknife", "skew_corrected", "bootstrap")
+# See `intervals.Spread`: at 0.1 a nominal tail of .025 is about .033.
 LARGEST_ASYMMETRY = 0.1
+# Up to here skewness can be corrected for (the study in docs/study.md), as long as it comes from
+# rewards that were seen and not from weights that may not have been.
+CORRECTABLE_ASYMMETRY = 0.3
+CORRECTABLE_WEIGHTS = 0.08
+# Below these degrees of freedom of the variance, m − 1 promises too much.
+LEAST_DF = 100.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,27 +111,67 @@ class Setting:
         """Whether a Cressie–Read interval may stand in for the jackknife."""
         return self.interval in ("auto", "cressie_read") and self.sample.reward_range is not None
 
-    def chosen(self, asymmetry_seen: float) -> str:
-        """The interval for targets of this asymmetry.
+    def chosen(self, shape: Shape) -> str:
+        """The interval for targets of this shape.
 
         One choice for all estimators of a target: under heavy weights the influence values of
         one of them may look tame just because its heavy rows have not come yet.
         """
         if self.interval != "auto":
             return self.interval
-        lopsided = not asymmetry_seen <= LARGEST_ASYMMETRY
-        return "cressie_read" if self.guards and lopsided else "jackknife"
+        if shape.wild:
+            return "cressie_read" if self.guards else "skew_corrected"
+        return "jackknife" if shape.tame else "skew_corrected"
 
-    def why(self, asymmetry_seen: float) -> str:
+    def why(self, shape: Shape) -> str:
         """Why `chosen` chose as it did; empty where the caller did."""
         if self.interval != "auto":
             return ""
-        seen = f"asymmetry {asymmetry_seen:.2f}"
-        if asymmetry_seen <= LARGEST_ASYMMETRY:
-            return f"jackknife since {seen} is at most {LARGEST_ASYMMETRY}"
+        seen = (
+            f"asymmetry {shape.asymmetry:.2f} (of the weights {shape.weights:.2f}) and "
+            f"{shape.df:,.0f} degrees of freedom"
+        )
+        if shape.tame:
+            return f"jackknife: {seen}"
+        if not shape.wild:
+            return f"jackknife, skew corrected: {seen}"
         if self.guards:
-            return f"Cressie–Read since {seen} is above {LARGEST_ASYMMETRY}"
+            return f"Cressie–Read: {seen}"
         return f"jackknife in spite of {seen}, since no reward_range is declared"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How far the estimates of a target are from what Student's t supposes.
+
+    ``asymmetry`` the largest of the unbiased estimates; ``weights`` that of the weights;
+    ``df`` the fewest degrees of freedom of their variances. See `intervals.Spread`.
+    """
+
+    asymmetry: float
+    weights: float
+    df: float
+
+    @property
+    def tame(self) -> bool:
+        """Whether the plain jackknife keeps its promise."""
+        return max(self.asymmetry, self.weights) <= LARGEST_ASYMMETRY and self.df >= LEAST_DF
+
+    @property
+    def wild(self) -> bool:
+        """Whether correcting for the skewness that was seen is not enough."""
+        return not (
+            self.tame
+            or (self.asymmetry <= CORRECTABLE_ASYMMETRY and self.weights <= CORRECTABLE_WEIGHTS)
+        )
+
+    def joined(self, other: Shape) -> Shape:
+        """The worse of two."""
+        return Shape(
+            max(self.asymmetry, other.asymmetry),
+            max(self.weights, other.weights),
+            min(self.df, other.df),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,13 +284,29 @@ class Trial:
 
     def sums(self) -> Sums:
         """What Cressie–Read reads."""
+        weight, rows = self._shared(self.terms.weight), self.rows
         return Sums(
             self._sums(self.terms.total),
-            self._shared(self.terms.weight),
-            self.rows,
+            weight,
+            rows,
             *self.gain_range,
             *self.base_range,
+            imagined=self._together(weight, rows),
         )
+
+    def _together(self, weight: FloatArray, rows: FloatArray) -> float:
+        """How many rows of a unit are drawn together: all of them where one draw serves for all.
+
+        The variance of the units' weights over that which independent rows would give them.
+        """
+        sample, share = self.setting.sample, self.terms.share
+        excess = (self.terms.weight - 1) * share
+        row = float(rows.sum()) / sample.n
+        alone = float(excess @ excess)
+        if sample.unit is None or not alone:
+            return row
+        apart = weight - rows
+        return row * max(1.0, float(apart @ apart) / alone)
 
     def bounded(self) -> tuple[Bounded, Bounded]:
         """Terms for the lower end of the value, and of the value of the negated reward.
@@ -295,18 +361,20 @@ class Trial:
             )
         return ends[0], ends[1]
 
-    def interval(self, asymmetry_seen: float, draws: FloatArray | None) -> tuple[str, Interval]:
+    def interval(self, shape: Shape, draws: FloatArray | None) -> tuple[str, Interval]:
         """The interval chosen and its name; ``draws`` are those of `resampled`, if made."""
         setting = self.setting
-        kind = "cressie_read" if self.name == "cressie_read" else setting.chosen(asymmetry_seen)
+        kind = "cressie_read" if self.name == "cressie_read" else setting.chosen(shape)
         if self.biased and draws is None:
             kind = "jackknife"
-        if setting.sample.silent and kind in ("jackknife", "bootstrap"):
+        if setting.sample.silent and kind in ASYMPTOTIC:
             return "none", Interval(self.value, math.nan, math.nan, math.nan)
         plain = jackknife(self.value, self.spread, setting.alpha)
         suffix = BIASED if self.biased else ""
         if kind == "jackknife":
             return kind + suffix, plain
+        if kind == "skew_corrected":
+            return SKEW_CORRECTED, skew_corrected(self.value, self.spread, setting.alpha)
         if draws is not None and kind == "bootstrap":
             low, high = np.quantile(draws, [setting.alpha / 2, 1 - setting.alpha / 2])
             return kind + suffix, Interval(self.value, plain.se, float(low), float(high))

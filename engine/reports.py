@@ -21,6 +21,7 @@ from attribution import (
     join_units,
     lift,
 )
+from attribution.diagnostics import is_adaptive
 from attribution.report import LiftReport
 from engine.decide import policy_context
 from engine.errors import NotFoundError, ReportError
@@ -217,7 +218,8 @@ def ope_report(
         raise ReportError("`--target` is missing; name a policy, an action, uniform or a file")
     rows = _rows(source, surface, slot, metric, units, as_of_us)
     notes = [CARRY_OVER]
-    names = [*targets, *([against] if against and against not in (*targets, "logging") else [])]
+    more = [against] if against and against not in (*targets, "logging", "all") else []
+    names = [*targets, *more]
     pmfs = {name: _target(source, rows, slot, name, units, notes) for name in names}
     try:
         log = EvaluationLog.from_frame(
@@ -237,7 +239,7 @@ def ope_report(
             reward_range=_reward_range(rows, metric),
             max_weight=_max_weight(rows),
         )
-        report = evaluate(log, pmfs, ESTIMATORS, against=against, alpha=alpha)
+        report = evaluate(log, pmfs, _estimators(log), against=against, alpha=alpha)
     except AttributionError as error:
         raise ReportError(str(error)) from error
     return {
@@ -249,6 +251,15 @@ def ope_report(
         "left_out": dict(rows.left_out),
         "notes": notes,
     }
+
+
+def _estimators(log: EvaluationLog) -> tuple[str, ...]:
+    """The usual ones, and that for logs that learned where this one did and tells how."""
+    if log.pmf is None or log.logger is None or not is_adaptive(log):
+        return ESTIMATORS
+    if np.bincount(log.logger).min() < 2:
+        return ESTIMATORS
+    return (*ESTIMATORS, "aw_aipw")
 
 
 def _rows(

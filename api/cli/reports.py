@@ -104,7 +104,8 @@ def ope(
         typer.Option(help="POLICY, POLICY@SNAPSHOT, ACTION, uniform or a file; may be repeated."),
     ],
     against: Annotated[
-        str | None, typer.Option(help="Compare every target with this one, or with logging.")
+        str | None,
+        typer.Option(help="Compare every target with this one, with logging, or all with all."),
     ] = None,
     metric: Annotated[str | None, typer.Option(help="A metric in place of the reward.")] = None,
     database: OptionalDatabase = None,
@@ -157,7 +158,7 @@ def print_ope(report: dict[str, Any]) -> None:
     if report["comparisons"]:
         print_table(
             "Paired differences on the same log",
-            ("target", "against", "estimator", "difference", "se", "interval", "by"),
+            ("target", "against", "estimator", "difference", "se", "interval", "by", "p adjusted"),
             [
                 (
                     c["target"],
@@ -167,6 +168,7 @@ def print_ope(report: dict[str, Any]) -> None:
                     c["se"],
                     _interval(c["low"], c["high"]),
                     c["interval"],
+                    c["p_adjusted"],
                 )
                 for c in report["comparisons"]
             ],

@@ -1,14 +1,12 @@
-"""Intervals cover what they promise in worlds whose truth is known.
+"""Intervals cover what they promise in worlds whose truth is known: the study in short form.
 
 Each cell is judged by a binomial bound: it fails only if a procedure that truly covered 95 %
 would have hit so seldom less than once in ten thousand runs of the suite. Misses below and above
 are counted apart, since skewness puts them all on one side; each may reach the tail that
-`diagnostics.LARGEST_ASYMMETRY` allows an interval that is called ok.
+the study allows.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -18,68 +16,29 @@ from scipy.special import fdtri
 
 from attribution import EvaluationLog, evaluate
 from attribution.intervals import Sums, cressie_read
-from attribution.trials import LARGEST_ASYMMETRY
-from tests.attribution.worlds import World, at_least, heavy, mild
+from tests.attribution.study import CELLS, TAIL, run
+from tests.attribution.worlds import World, at_least, heavy
 
 FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.intp]
-Rows = Callable[[np.random.Generator], IntArray]
 
 LOGS = 300
-# The cheapest cells, one log in a few milliseconds, are looked at more closely.
-MANY = 1000
-# See `intervals.asymmetry`: at 0.1 a nominal tail of .025 is .0335.
-TAIL = 0.025 + 0.085 * LARGEST_ASYMMETRY
-ESTIMATORS = ["ips", "snips", "dr"]
-
-
-def single(count: int) -> Rows:
-    return lambda rng: np.ones(count, dtype=np.intp)
-
-
-def unequal(units: int) -> Rows:
-    return lambda rng: (1 + rng.poisson(rng.gamma(1, 8, size=units))).astype(np.intp)
-
-
-CELLS = {
-    "mild, low reward, one row a unit": (mild(0.08), single(1000), False),
-    "mild, high reward, one row a unit": (mild(0.72), single(1000), False),
-    "mild, low reward, 200 unequal units": (mild(0.08), unequal(200), False),
-    "mild, high reward, 200 unequal units": (mild(0.72), unequal(200), False),
-    "mild, low reward, 50 unequal sticky units": (mild(0.08), unequal(50), True),
-    "mild, high reward, 50 unequal sticky units": (mild(0.72), unequal(50), True),
-    "heavy, low reward, one row a unit": (heavy(0.06), single(1000), False),
-    "heavy, high reward, one row a unit": (heavy(0.86), single(1000), False),
-    "heavy, high reward, 200 unequal units": (heavy(0.86), unequal(200), False),
-}
+# Logs of a cell of the study here; `make study` takes thousands.
+SHORT = 150
 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_values_and_paired_differences_are_covered(cell: str) -> None:
-    world, rows, sticky = CELLS[cell]
-    rng = np.random.default_rng(2026)
-    gain = world.value - world.logging_value
-    # Of the value and of the difference, how often the interval lay below and above it.
-    misses = {name: np.zeros((2, 2), int) for name in ESTIMATORS}
-    logs = MANY if cell.startswith("mild") and cell.endswith("one row a unit") else LOGS
-    answered = 0
-    for _ in range(logs):
-        log = world.log(rng, rows(rng), taste=0.05, sticky=sticky)
-        report = evaluate(log, {"t": world.target_for(log)}, ESTIMATORS, against="logging")
-        if report.diagnostics["t"].verdict == "not_estimable":
-            continue
-        answered += 1
-        for row, pair in zip(report.results, report.comparisons_made, strict=True):
-            misses[row.estimator] += (
-                (row.high < world.value, row.low > world.value),
-                (pair.high < gain, pair.low > gain),
-            )
-    assert answered >= 0.9 * logs
-    for name, missed in misses.items():
-        for tails in missed:
-            assert at_least(answered - tails.sum(), answered, 0.95), (name, missed / answered)
-            for tail in tails:
-                assert at_least(answered - tail, answered, 1 - TAIL), (name, missed / answered)
+    promised = CELLS[cell]
+    found = run(promised, SHORT, seed=1)
+    assert at_least(found.answered, SHORT, promised.answered)
+    for name, tally in found.tallies.items():
+        missed = tally.below, tally.above
+        assert at_least(tally.n - sum(missed), tally.n, 0.95), (name, missed)
+        for each in missed:
+            assert at_least(tally.n - each, tally.n, 1 - TAIL), (name, missed)
+        if not cell.startswith("sticky"):
+            # A mean over so few logs wanders by a few hundredths.
+            assert tally.ratio <= 1.1 * promised.width, name
 
 
 def learned_log(rng: np.random.Generator, reward: FloatArray) -> EvaluationLog:

@@ -8,14 +8,23 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from scipy import stats
+from scipy.optimize import brentq
 from statsmodels.stats.multitest import multipletests
 
 from attribution import AttributionError, EvaluationLog, evaluate
 from attribution.bootstrap import poisson_sums
 from attribution.comparisons import holm
 from attribution.diagnostics import tail_index
+from attribution.intervals import (
+    Spread,
+    deviations,
+    skew_corrected,
+    skew_corrected_p,
+    spread,
+    totals,
+)
 from attribution.sequences import Bounded, bernstein_lower, bernstein_p, betting_lower, betting_p
-from attribution.trials import IntervalName
+from attribution.trials import CRESSIE_READ, IntervalName
 from tests.attribution.worlds import World, at_least, heavy, mild
 
 FloatArray = npt.NDArray[np.float64]
@@ -182,15 +191,56 @@ def test_the_bootstrap_spreads_as_the_jackknife_does_and_never_freezes_the_mean_
 
 
 def test_the_note_says_which_interval_was_chosen_and_why() -> None:
-    calm, wild = mild(0.5), heavy(0.5)
     rng = np.random.default_rng(7)
     notes = []
-    for world, declared in ((calm, True), (wild, True), (wild, False)):
+    for world, declared in (
+        (mild(0.5), True),
+        (mild(0.08), False),
+        (heavy(0.5), True),
+        (heavy(0.5), False),
+    ):
         log = world.log(rng, single(1000), declared=declared)
-        notes.append(evaluate(log, {"t": world.target_for(log)}, ["ips"]).results[0].note)
-    assert notes[0].startswith("jackknife since asymmetry 0.0")
-    assert notes[1].startswith("Cressie–Read since asymmetry")
-    assert notes[2].startswith("jackknife in spite of asymmetry")
+        report = evaluate(log, {"t": world.target_for(log)}, ["ips"])
+        [row] = report.results
+        notes.append((row.interval, row.note.split(":")[0], report.diagnostics["t"].verdict))
+    assert notes[:3] == [
+        ("jackknife", "jackknife", "ok"),
+        ("jackknife, skew corrected", "jackknife, skew corrected", "ok"),
+        (CRESSIE_READ, "Cressie–Read", "weak"),
+    ]
+    assert notes[3][1].startswith("jackknife in spite of asymmetry")
+    assert notes[3][2] == "weak"
+
+
+@pytest.mark.parametrize("skew", [-0.3, -0.05, 0.0, 0.05, 0.3])
+def test_the_skew_corrected_ends_are_where_the_transformed_statistic_is_students(
+    skew: float,
+) -> None:
+    """Reference: Hall's g, solved by scipy's brentq."""
+    seen = Spread(2.0, 50, skew, 30.0)
+    found = skew_corrected(10.0, seen, 0.05)
+
+    def g(t: float) -> float:
+        return t + skew * t**2 / 3 + skew**2 * t**3 / 27 + skew / 6
+
+    for end, quantile in ((found.low, 0.975), (found.high, 0.025)):
+        t = brentq(lambda x, q=quantile: g(x) - stats.t.ppf(q, 30), -9, 9)
+        assert end == pytest.approx(10 - 2 * t, rel=1e-9)
+    level = skew_corrected_p(4.0, seen)
+    edge = skew_corrected(4.0, seen, level)
+    assert min(abs(edge.low), abs(edge.high)) == pytest.approx(0, abs=1e-9)
+
+
+def test_degrees_of_freedom_fall_where_a_few_units_make_most_of_the_variance() -> None:
+    """Reference: 2 m / (κ − 1) with scipy's kurtosis, at most m − 1."""
+    rng = np.random.default_rng(13)
+    for x in (rng.normal(size=4000), rng.exponential(size=4000), rng.standard_t(5, size=4000)):
+        part = [(x, 1.0)]
+        seen = spread(deviations([part], totals([part])), float(x.mean()))
+        kurtosis = float(stats.kurtosis(x, fisher=False))
+        assert seen.df == pytest.approx(min(3999, 8000 / (kurtosis - 1)), rel=1e-6)
+        assert seen.skew == pytest.approx(float(stats.skew(x)) / np.sqrt(4000), rel=1e-6)
+        assert seen.se == pytest.approx(float(stats.sem(x)), rel=1e-10)
 
 
 def test_cressie_read_as_an_estimator_brings_its_own_interval() -> None:
@@ -232,7 +282,9 @@ def test_all_targets_are_compared_with_logging_and_each_other_and_adjusted() -> 
     assert set(alone["adjustment"]) == {"none"}
 
 
-@pytest.mark.parametrize("kind", ["jackknife", "cressie_read", "bernstein", "anytime"])
+@pytest.mark.parametrize(
+    "kind", ["jackknife", "skew_corrected", "cressie_read", "bernstein", "anytime"]
+)
 def test_p_values_are_the_duals_of_their_intervals(kind: Any) -> None:
     """At a level of the p-value itself one end of the interval is zero."""
     world = World(mild(0.5).reward, mild(0.5).logging, np.eye(10)[9])
