@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from attribution.errors import AttributionError
 
 if TYPE_CHECKING:
+    from attribution.continuous import ContinuousLog
     from attribution.diagnostics import Diagnostics
     from attribution.effects import lift
     from attribution.evaluation import evaluate
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
     from attribution.metrics import MetricSpec, OutcomeEvent, counts, matures_at, metric_value
     from attribution.report import EvaluationReport, LiftReport
     from attribution.reward_models import cross_fit, fit_earlier
+    from attribution.slates import SlateLog, SlateTarget
 
 __all__ = [
     "AttributionError",
+    "ContinuousLog",
     "Diagnostics",
     "EvaluationLog",
     "EvaluationReport",
@@ -31,6 +34,8 @@ __all__ = [
     "LiftReport",
     "MetricSpec",
     "OutcomeEvent",
+    "SlateLog",
+    "SlateTarget",
     "counts",
     "cross_fit",
     "evaluate",
@@ -43,6 +48,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "ContinuousLog": "continuous",
     "Diagnostics": "diagnostics",
     "EvaluationLog": "log",
     "EvaluationReport": "report",
@@ -51,6 +57,8 @@ _HOME = {
     "LiftReport": "report",
     "MetricSpec": "metrics",
     "OutcomeEvent": "metrics",
+    "SlateLog": "slates",
+    "SlateTarget": "slates",
     "counts": "metrics",
     "cross_fit": "reward_models",
     "evaluate": "evaluation",

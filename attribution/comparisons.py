@@ -15,8 +15,7 @@ from scipy.special import stdtr
 from attribution.bootstrap import DRAWS
 from attribution.intervals import (
     Interval,
-    cressie_read,
-    cressie_read_centres,
+    cressie_read_levels,
     guarded_lower,
     guarded_p,
     jackknife,
@@ -170,13 +169,11 @@ def _beside_logging(
     sums = replace(
         mine, total=mine.total - other.total, base_low=low - high, base_high=high - low, own=1.0
     )
-    most = first.max_weight
-    found = Interval.around(
-        se, cressie_read(sums, most, alpha), cressie_read_centres(sums, most), bounds
-    )
+    ends_at = cressie_read_levels(sums, first.max_weight)
+    found = Interval.around(se, ends_at(alpha), ends_at(1.0), bounds)
 
     def excludes(level: float) -> float:
-        lower, upper = cressie_read(sums, most, level)
+        lower, upper = ends_at(level)
         return max(lower, -upper)
 
     if excludes(1.0) <= 0:

@@ -149,6 +149,19 @@ def diagnose(
         Whether the estimators that were asked for allow for a log that is adaptive.
     """
     own = weigh(weight, log.unit, log.n_units)
+    return judge(own, _unsupported(log, pmf), checks, estimates, setting, stabilised=stabilised)
+
+
+def judge(
+    own: dict[str, Any],
+    unsupported: float,
+    checks: Checks,
+    estimates: Sequence[Spread],
+    setting: Setting,
+    *,
+    stabilised: bool = False,
+) -> Diagnostics:
+    """`Diagnostics` from what `weigh` tells of the weights and what was found beside them."""
     shape = Shape(
         max((each.asymmetry for each in estimates), default=0.0),
         own["weight_asymmetry"],
@@ -156,7 +169,7 @@ def diagnose(
     )
     values: dict[str, Any] = {
         **own,
-        "unsupported": max(_unsupported(log, pmf), own["unsupported"]),
+        "unsupported": max(unsupported, own["unsupported"]),
         **asdict(checks),
         "asymmetry": shape.asymmetry,
         "df": shape.df,

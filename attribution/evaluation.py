@@ -14,13 +14,16 @@ import numpy.typing as npt
 
 from attribution.adaptive import context_shares, snapshot_shares
 from attribution.comparisons import Multiplicity, Pair, compare
-from attribution.diagnostics import Diagnostics, check_log, diagnose
+from attribution.continuous import ContinuousLog
+from attribution.diagnostics import Checks, Diagnostics, check_log, diagnose
 from attribution.errors import AttributionError
 from attribution.estimators import ESTIMATORS, Estimator, Evidence, on_policy
 from attribution.intervals import blocks
 from attribution.log import EvaluationLog
 from attribution.report import Comparison, EvaluationReport, Result
 from attribution.reward_models import ModelName, cross_fit, fit_earlier
+from attribution.slates import SlateLog, SlateTarget
+from attribution.studies import KernelStudy, SlateStudy, known_estimators, sample_of
 from attribution.targets import (
     Mixture,
     Reading,
@@ -33,6 +36,7 @@ from attribution.targets import (
     read,
 )
 from attribution.trials import (
+    ASYMPTOTIC,
     INTERVALS,
     IntervalName,
     Sample,
@@ -50,12 +54,12 @@ ALL = "all"
 
 
 def evaluate(
-    log: EvaluationLog,
-    targets: Mapping[str, Target],
+    log: EvaluationLog | SlateLog | ContinuousLog,
+    targets: Mapping[str, Target | SlateTarget],
     estimators: Sequence[str] = ("ips", "snips", "dr"),
     *,
     against: str | None = None,
-    q_hat: npt.ArrayLike | None = None,
+    q_hat: npt.ArrayLike | Mapping[str, npt.ArrayLike] | None = None,
     reward_model: ModelName = "auto",
     interval: IntervalName = "auto",
     alpha: float = 0.05,
@@ -69,19 +73,25 @@ def evaluate(
 
     Parameters
     ----------
+    log
+        Single choices, `attribution.slates.SlateLog` or `attribution.continuous.ContinuousLog`.
     targets
         By name an (n, k) pmf over ``log.actions``, or the name of a column that holds
-        π(a_i|x_i) of the logged action, which suffices for estimators without a reward model.
+        π(a_i|x_i) of the logged action, which suffices for estimators without a reward model. Of
+        slates a `SlateTarget`; of continuous actions (n,) what the target does.
     estimators
         Of `attribution.estimators.ESTIMATORS`: ``ips``, ``snips``, ``dm``, ``dr``, ``sndr``,
         ``cressie_read``, ``replay``, ``clipped_ips``, ``switch_dr``, ``dros``, ``sg_ips``,
-        ``sg_dr``, ``mips``, ``aw_aipw``, ``caw_aipw``.
+        ``sg_dr``, ``mips``, ``aw_aipw``, ``caw_aipw``. Of slates ``sips``, ``iips``, ``rips``,
+        ``cascade_dr``, ``pi``; of continuous actions ``kernel_ips``, ``kernel_snips``,
+        ``kernel_dr``.
     against
         ``"logging"`` or the name of a target: every other target is compared with it on the
         same log, unit by unit. ``"all"``: every target with the logging policy and each other.
     q_hat
         (n, k) expected rewards; row i from a model that never saw row i, nor, for ``aw_aipw``,
-        ``caw_aipw`` and the anytime interval, any later row. Without it they are fitted so.
+        ``caw_aipw`` and the anytime interval, any later row. Without it they are fitted so. Of
+        continuous actions, for each target, (n, 2): at its action and at the logged one.
     reward_model
         Which model to fit where ``q_hat`` is not given; see `cross_fit`.
     interval
@@ -117,43 +127,35 @@ def evaluate(
         If an argument or a target is not valid, or an interval is asked for whose range was not
         declared.
     """
-    _check_arguments(targets, estimators, against, alpha)
-    _check_options(interval, mixture, multiplicity, tuning or {})
-    study = _Study(
-        log,
-        Setting(_sample(log), interval, alpha, seed),
-        propensities(log, mixture),
-        mixture,
-        dict(tuning or {}),
-        None if q_hat is None else _check_q_hat(q_hat, log),
-        reward_model,
-        None if history is None else tuple(history),
-    )
-    if interval not in ("auto", "jackknife", "bootstrap"):
-        study.setting.sample.ranges(interval)
-    models = {each: q for each in estimators if (q := study.q_hat(each)) is not None}
-    readings = {
-        name: read(name, target, log, study.propensity, models) for name, target in targets.items()
-    }
-    trials = {
-        name: {each: study.trial(each, readings[name]) for each in estimators} for name in targets
-    }
-    checks = check_log(log)
-    stabilised = all(
-        ESTIMATORS[each].biased or ESTIMATORS[each].shares != "equal" for each in estimators
-    )
-    diagnostics = {
-        name: diagnose(
+    options = tuning or {}
+    _check_arguments(log, targets, estimators, against, alpha)
+    _check_options(log, interval, mixture, multiplicity, options)
+    study: _Study | SlateStudy | KernelStudy
+    if isinstance(log, SlateLog):
+        sample = sample_of(log.reward.sum(axis=1), log.unit, log.reward_range)
+        study = SlateStudy(log, Setting(sample, interval, alpha, seed), targets)  # type: ignore[arg-type]  # as its own
+    elif isinstance(log, ContinuousLog):
+        sample = sample_of(log.reward, log.unit, log.reward_range)
+        expected = q_hat if isinstance(q_hat, Mapping) else {}
+        setting = Setting(sample, interval, alpha, seed)
+        study = KernelStudy(log, setting, targets, expected, options)  # type: ignore[arg-type]  # as its own
+    else:
+        study = _Study(
             log,
-            readings[name].weight,
-            readings[name].pmf,
-            checks,
-            [trial.spread for trial in trials[name].values() if not trial.biased],
-            study.setting,
-            stabilised=stabilised or interval == "anytime",
+            Setting(_sample(log), interval, alpha, seed),
+            targets,  # type: ignore[arg-type]  # as its own
+            tuple(estimators),
+            propensities(log, mixture),
+            mixture,
+            options,
+            None if q_hat is None else _check_q_hat(q_hat, log),  # type: ignore[arg-type]  # as its own
+            reward_model,
+            None if history is None else tuple(history),
         )
-        for name in targets
-    }
+    if interval not in ("auto", *ASYMPTOTIC):
+        study.setting.sample.ranges(interval)
+    trials = {name: {each: study.trial(each, name) for each in estimators} for name in targets}
+    diagnostics = {name: study.diagnose(name, trials[name]) for name in targets}
     logging = {each: study.logging(each) for each in estimators if against in (LOGGING, ALL)}
     draws = {}
     if interval == "bootstrap":
@@ -179,12 +181,42 @@ class _Study:
 
     log: EvaluationLog
     setting: Setting
+    targets: Mapping[str, Target]
+    estimators: tuple[str, ...]
     propensity: FloatArray
     mixture: Mixture
     tuning: Mapping[str, float | Sequence[float]]
     q_given: FloatArray | None
     reward_model: ModelName
     history: tuple[npt.ArrayLike, ...] | None
+
+    @cached_property
+    def _readings(self) -> dict[str, Reading]:
+        models = {each: q for each in self.estimators if (q := self.q_hat(each)) is not None}
+        return {
+            name: read(name, target, self.log, self.propensity, models)
+            for name, target in self.targets.items()
+        }
+
+    @cached_property
+    def _checks(self) -> Checks:
+        return check_log(self.log)
+
+    def diagnose(self, target: str, trials: Mapping[str, Trial]) -> Diagnostics:
+        """Diagnostics of a target; its unbiased trials count."""
+        reading = self._readings[target]
+        stabilised = all(
+            ESTIMATORS[each].biased or ESTIMATORS[each].shares != "equal" for each in trials
+        )
+        return diagnose(
+            self.log,
+            reading.weight,
+            reading.pmf,
+            self._checks,
+            [trial.spread for trial in trials.values() if not trial.biased],
+            self.setting,
+            stabilised=stabilised or self.setting.interval == "anytime",
+        )
 
     def _earlier(self, estimator: Estimator) -> bool:
         """Whether q̂ must come from earlier rows alone."""
@@ -226,8 +258,9 @@ class _Study:
             self._residuals[id(q_hat)] = residual
         return self._residuals[id(q_hat)]
 
-    def trial(self, name: str, reading: Reading) -> Trial:
+    def trial(self, name: str, target: str) -> Trial:
         """An estimator on a target, its hyper-parameter chosen where it has one."""
+        reading = self._readings[target]
         estimator = ESTIMATORS[name]
         q_hat = self.q_hat(name)
         q_target = 0.0 if q_hat is None else reading.expected[id(q_hat)]
@@ -403,7 +436,11 @@ def _compared(
 
 
 def _check_arguments(
-    targets: Mapping[str, Target], estimators: Sequence[str], against: str | None, alpha: float
+    log: object,
+    targets: Mapping[str, object],
+    estimators: Sequence[str],
+    against: str | None,
+    alpha: float,
 ) -> None:
     if not targets:
         raise AttributionError("`targets` is empty. Name at least one target.")
@@ -413,9 +450,10 @@ def _check_arguments(
             raise AttributionError(f'`targets` has one called "{reserved}", {meant}. Rename.')
     if not estimators:
         raise AttributionError("`estimators` is empty. Name at least one.")
+    known = known_estimators(log) or tuple(ESTIMATORS)
     for name in estimators:
-        if name not in ESTIMATORS:
-            raise AttributionError(f"`estimators` names {name!r}. Known: {', '.join(ESTIMATORS)}.")
+        if name not in known:
+            raise AttributionError(f"`estimators` names {name!r}. Known: {', '.join(known)}.")
     if against is not None and against not in (LOGGING, ALL) and against not in targets:
         raise AttributionError(
             f'`against` is {against!r}. It must be "logging", "all" or one of: '
@@ -426,6 +464,7 @@ def _check_arguments(
 
 
 def _check_options(
+    log: object,
     interval: str,
     mixture: str,
     multiplicity: str,
@@ -439,6 +478,8 @@ def _check_options(
     for field, (value, choices) in known.items():
         if value not in choices:
             raise AttributionError(f"`{field}` is {value!r}. Known: {', '.join(choices)}.")
+    if known_estimators(log) is not None:
+        return
     tunable = {name: each.tuning for name, each in ESTIMATORS.items() if each.tuning}
     for name, given in tuning.items():
         if name not in tunable:

@@ -13,7 +13,7 @@ reward: from the sample alone nobody can say how bad the unseen unit might be.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -292,20 +292,19 @@ def cressie_read(sums: Sums, max_weight: float, alpha: float) -> tuple[float, fl
     NeurIPS 33, arXiv 1906.03323. Baggerly (1998), Empirical Likelihood as a Goodness-of-Fit
     Measure, Biometrika 85(3), for the power family.
     """
-    return (
-        _lower(sums, max_weight, alpha),
-        -_lower(sums.mirrored(), max_weight, alpha),
-    )
+    return cressie_read_levels(sums, max_weight)(alpha)
 
 
-def cressie_read_centres(sums: Sums, max_weight: float) -> tuple[float, float]:
-    """What `cressie_read` shrinks to as its level falls to 0: one value for each worst reward.
+def cressie_read_levels(sums: Sums, max_weight: float) -> Callable[[float], tuple[float, float]]:
+    """`cressie_read` as a function of alpha alone, the units being summed but once.
 
-    They are the values of the reweighting that is nearest to equal weights, with all that is
-    missing from the weights' mean given to the worst, or to the best, reward. Their middle is
-    the estimate that belongs to the interval (Karampatziakis, Langford & Mineiro 2020).
+    At an alpha of one it shrinks to one value for each worst reward: that of the reweighting
+    which is nearest to equal weights, with all that is missing from the weights' mean given to
+    the worst, or to the best, reward. Their middle is the estimate that belongs to the interval
+    (Karampatziakis, Langford & Mineiro 2020).
     """
-    return cressie_read(sums, max_weight, 1.0)
+    below, above = _lower(sums, max_weight), _lower(sums.mirrored(), max_weight)
+    return lambda alpha: (below(alpha), -above(alpha))
 
 
 def guarded_lower(total: FloatArray, rows: FloatArray, alpha: float) -> float:
@@ -315,13 +314,19 @@ def guarded_lower(total: FloatArray, rows: FloatArray, alpha: float) -> float:
     its standard error rise together under a long upper tail, so the end errs downwards, on
     the side of caution.
     """
+    return _guarded(total, rows)(alpha)
+
+
+def _guarded(total: FloatArray, rows: FloatArray) -> Callable[[float], float]:
     m = len(total)
-    return _smaller_root(
-        float(total.mean()),
-        float(rows.mean()),
-        _covariances(total, rows, m + 1),
-        float(fdtri(1, m, 1 - alpha)) / (m + 1),
-    )
+    means = float(total.mean()), float(rows.mean())
+    covariances = _covariances(total, rows, m + 1)
+    return lambda alpha: _smaller_root(*means, covariances, _quantile(m, alpha))
+
+
+def _quantile(m: int, alpha: float) -> float:
+    """How far a reweighting of m units and the imagined one may go at level 1 − alpha."""
+    return float(fdtri(1, m, 1 - alpha)) / (m + 1)
 
 
 def guarded_p(total: FloatArray, rows: FloatArray, value: float) -> float:
@@ -345,27 +350,30 @@ def fieller_lower(total: FloatArray, rows: FloatArray, radius: float, slack: flo
     )
 
 
-def _lower(sums: Sums, max_weight: float, alpha: float) -> float:
-    return min(_candidates(sums, max_weight, alpha), default=-math.inf)
-
-
-def _candidates(sums: Sums, max_weight: float, alpha: float) -> Iterator[float]:
+def _lower(sums: Sums, max_weight: float) -> Callable[[float], float]:
+    """The lower end as a function of alpha: the least over what the imagined unit may be."""
     m = len(sums.total)
-    quantile = float(fdtri(1, m, 1 - alpha)) / (m + 1)
     heavier = sums.weight.sum() < sums.rows.sum()
     completed = [_Completed.by(sums, 0.0)]
+    unbounded = None
     if math.isfinite(max_weight):
         completed.append(_Completed.by(sums, max_weight))
         least = completed[1 if heavier else 0].misfit
     else:
         # In the limit the imagined unit takes up the missing weight at a cost of 1/m.
         least = 1 / m if heavier else min(1 / m, completed[0].misfit)
-        yield sums.gain_low + guarded_lower(
-            sums.total - sums.gain_low * sums.weight, sums.rows, alpha
-        )
-    for each in completed:
-        if (radius := quantile + least - each.misfit) >= 0:
-            yield _smaller_root(each.total, each.rows, each.covariances, radius)
+        unbounded = _guarded(sums.total - sums.gain_low * sums.weight, sums.rows)
+
+    def end(alpha: float) -> float:
+        found = [] if unbounded is None else [sums.gain_low + unbounded(alpha)]
+        found += [
+            _smaller_root(each.total, each.rows, each.covariances, radius)
+            for each in completed
+            if (radius := _quantile(m, alpha) + least - each.misfit) >= 0
+        ]
+        return min(found, default=-math.inf)
+
+    return end
 
 
 @dataclass(frozen=True, slots=True)

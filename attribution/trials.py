@@ -24,8 +24,7 @@ from attribution.intervals import (
     Spread,
     Sums,
     blocks,
-    cressie_read,
-    cressie_read_centres,
+    cressie_read_levels,
     deviations,
     jackknife,
     ratio,
@@ -380,13 +379,9 @@ class Trial:
             return kind + suffix, Interval(self.value, plain.se, float(low), float(high))
         bounds = setting.sample.ranges(kind)
         if kind == "cressie_read":
-            sums = self.sums()
-            return CRESSIE_READ, Interval.around(
-                plain.se,
-                cressie_read(sums, self.max_weight, setting.alpha),
-                cressie_read_centres(sums, self.max_weight),
-                bounds,
-            )
+            ends_at = cressie_read_levels(self.sums(), self.max_weight)
+            ends = ends_at(setting.alpha)
+            return CRESSIE_READ, Interval.around(plain.se, ends, ends_at(1.0), bounds)
         lower = bernstein_lower if kind == "bernstein" else betting_lower
         up, down = self.bounded()
         ends = lower(up, setting.alpha / 2), -lower(down, setting.alpha / 2)
