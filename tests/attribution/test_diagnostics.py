@@ -66,11 +66,12 @@ def test_drift_is_how_far_the_logged_probabilities_moved() -> None:
     n = 1000
     time = np.datetime64("2026-01-01", "us") + np.arange(n).astype("timedelta64[m]")
     share = np.linspace(0.2, 0.8, n)
+    reward = np.random.default_rng(3).random(n)
     pmf = np.column_stack([share, 1 - share])
     action = np.zeros(n, dtype=np.intp)
-    log = EvaluationLog((0, 1), action, np.arange(n) % 7, pmf[:, 0], pmf=pmf, time=time)
+    log = EvaluationLog((0, 1), action, reward, pmf[:, 0], pmf=pmf, time=time)
     assert drift(log) == pytest.approx(0.27, abs=0.001)
-    still = EvaluationLog((0, 1), action, np.arange(n) % 7, np.full(n, 0.5), time=time)
+    still = EvaluationLog((0, 1), action, reward, np.full(n, 0.5), time=time)
     assert np.isnan(drift(still))
 
 
