@@ -52,7 +52,10 @@ class Pair:
     draws: FloatArray | None = None
 
     def found(self, alpha: float) -> tuple[str, Interval, float]:
-        """The interval's name, the interval, and the p-value of no difference that is its dual."""
+        """The interval's name, the interval, and the p-value of no difference that is its dual.
+
+        Of a biased estimator there is none: it would test the bias as well.
+        """
         first, second = self.first, self.second
         setting = first.setting
         difference = first.value - second.value
@@ -72,14 +75,14 @@ class Pair:
         suffix = BIASED if first.biased else ""
         if kind == "jackknife":
             p = 2 * float(stdtr(seen.m - 1, -abs(difference) / seen.se)) if seen.se else 1.0
-            return kind + suffix, plain, p
+            return kind + suffix, plain, math.nan if first.biased else p
         if kind == "skew_corrected":
             found = skew_corrected(difference, seen, alpha)
             return SKEW_CORRECTED, found, skew_corrected_p(difference, seen)
         if self.draws is not None:
             low, high = np.quantile(self.draws, [alpha / 2, 1 - alpha / 2])
             below = min((self.draws <= 0).sum(), (self.draws >= 0).sum())
-            p = min(1.0, 2 * float(below + 1) / (DRAWS + 1))
+            p = math.nan if first.biased else min(1.0, 2 * float(below + 1) / (DRAWS + 1))
             return kind + suffix, Interval(difference, plain.se, float(low), float(high)), p
         least, most = setting.sample.ranges(kind)
         bounds = (least - most, most - least)

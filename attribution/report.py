@@ -42,9 +42,9 @@ class Result:
 class Comparison:
     """The paired difference, target minus ``against``, by one estimator.
 
-    ``p_value`` is of no difference, dual to the interval. ``p_adjusted``, ``low_adjusted`` and
-    ``high_adjusted`` allow for all differences that were asked of this estimator, as
-    ``adjustment`` says; they repeat the others where there is but one.
+    ``p_value`` is of no difference, dual to the interval, and NaN of a biased estimator.
+    ``p_adjusted``, ``low_adjusted`` and ``high_adjusted`` allow for all differences that were
+    asked of this estimator, as ``adjustment`` says; they repeat the others where there is one.
     """
 
     target: str
