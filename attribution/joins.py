@@ -263,7 +263,7 @@ def _aggregate(
 ) -> tuple[npt.NDArray[np.float64], int]:
     """The metric of each row of ``start``, and how many outcomes came too late for theirs."""
     since, received = events["occurred"].to_numpy() - start[row], events["received"].to_numpy()
-    within = (since >= 0) & (since <= spec.window_us)
+    within = (since >= spec.opens_us) & (since <= spec.window_us)
     in_time = within & (received <= start[row] + spec.maturity_us)
     counted = events.assign(row=row)[in_time]
     if counted["root"].duplicated().any():

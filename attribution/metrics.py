@@ -22,7 +22,8 @@ class MetricSpec:
     """How the outcomes of one name become one number for a decision or a unit.
 
     ``window_s`` is how long after the decision an outcome may occur, ``lateness_s`` how much
-    longer it may take to arrive; ``default`` is the value where nothing counted.
+    longer it may take to arrive; ``default`` is the value where nothing counted. ``opens_s`` is how
+    long after the decision the window opens, such as a week for retention in the second.
     """
 
     name: str
@@ -30,15 +31,22 @@ class MetricSpec:
     lateness_s: float = 0.0
     aggregate: Aggregate = "sum"
     default: float = 0.0
+    opens_s: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.name:
             raise AttributionError("`name` of a metric is empty. Give it a name.")
-        for field, value in (("window_s", self.window_s), ("lateness_s", self.lateness_s)):
+        for field in ("window_s", "lateness_s", "opens_s"):
+            value = getattr(self, field)
             if not (math.isfinite(value) and value >= 0):
                 raise AttributionError(
                     f"`{self.name}.{field}` is {value}. It must be a finite number of seconds ≥ 0."
                 )
+        if self.opens_s and self.opens_s >= self.window_s:
+            raise AttributionError(
+                f"`{self.name}.opens_s` is {self.opens_s} and `window_s` {self.window_s}. "
+                "A window opens before it closes."
+            )
         if self.aggregate not in AGGREGATES:
             raise AttributionError(
                 f"`{self.name}.aggregate` is {self.aggregate!r}. Known: {', '.join(AGGREGATES)}."
@@ -50,6 +58,11 @@ class MetricSpec:
     def window_us(self) -> int:
         """Length of the window, in microseconds."""
         return round(self.window_s * 1_000_000)
+
+    @property
+    def opens_us(self) -> int:
+        """Time from a decision to the opening of its window, in microseconds."""
+        return round(self.opens_s * 1_000_000)
 
     @property
     def maturity_us(self) -> int:
@@ -78,11 +91,11 @@ def matures_at(spec: MetricSpec, decided_at: int) -> int:
 def counts(spec: MetricSpec, decided_at: int, event: OutcomeEvent) -> bool:
     """Whether an outcome counts for a decision.
 
-    It must occur in [decided_at, decided_at + window], ends included, and have arrived by the
-    time the decision matures. Time alone decides, so a later arrival changes no report.
+    It must occur in [decided_at + opens, decided_at + window], ends included, and have arrived by
+    the time the decision matures. Time alone decides, so a later arrival changes no report.
     """
     return (
-        decided_at <= event.occurred_at <= decided_at + spec.window_us
+        decided_at + spec.opens_us <= event.occurred_at <= decided_at + spec.window_us
         and event.received_at <= matures_at(spec, decided_at)
     )
 

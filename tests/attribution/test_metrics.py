@@ -50,6 +50,9 @@ def test_an_outcome_counts_from_the_decision_to_the_end_of_its_window_if_it_came
         (99, 100, False),
     ]:
         assert counts(spec, at, OutcomeEvent(occurred * S, received * S, 1.0)) is counted
+    second = MetricSpec("back", window_s=10, opens_s=7)
+    for occurred, counted in [(106, False), (107, True), (110, True), (111, False)]:
+        assert counts(second, at, OutcomeEvent(occurred * S, occurred * S, 1.0)) is counted
 
 
 def test_each_aggregate_by_hand() -> None:
@@ -79,6 +82,8 @@ def test_the_order_of_arrival_changes_no_metric(pairs: list[tuple[int, float]], 
         ({"lateness_s": math.inf}, "`m.lateness_s` is inf"),
         ({"aggregate": "median"}, "`m.aggregate` is 'median'. Known: max, min"),
         ({"default": math.nan}, "`m.default` is nan"),
+        ({"opens_s": 1}, "A window opens before it closes"),
+        ({"opens_s": -1}, "`m.opens_s` is -1"),
     ],
 )
 def test_a_metric_that_makes_no_sense_is_refused(
@@ -104,14 +109,22 @@ NOW = pd.Timestamp("1970-02-01", tz="UTC")
     seed=st.integers(0, 2**32 - 1),
     aggregate=st.sampled_from(AGGREGATES),
     window_s=st.sampled_from([0, 3, 10]),
+    late_s=st.sampled_from([0, 2]),
 )
 @settings(max_examples=40, deadline=None)
 def test_joined_frames_hold_the_values_that_learning_sees(
-    seed: int, aggregate: Aggregate, window_s: float
+    seed: int, aggregate: Aggregate, window_s: float, late_s: float
 ) -> None:
     """The frame form and the frame-free form are one rule, decision by decision."""
     rng = np.random.default_rng(seed)
-    spec = MetricSpec("m", window_s, lateness_s=2, aggregate=aggregate, default=-1)
+    spec = MetricSpec(
+        "m",
+        window_s,
+        lateness_s=2,
+        aggregate=aggregate,
+        default=-1,
+        opens_s=late_s if window_s else 0,
+    )
     decisions = pd.DataFrame(
         {
             "decision_id": [f"d{i}" for i in range(12)],
