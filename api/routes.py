@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -181,10 +181,12 @@ async def lift(
     request: Request,
     experiment: LongId,
     metric: Annotated[list[LongId] | None, Query()] = None,
+    horizon: Literal["always", "fixed"] = "always",
     units: Units = None,
 ) -> dict[str, Any]:
     """As ``evenhand lift --json``."""
     options = [("--experiment", experiment), *(("--metric", m) for m in metric or ())]
+    options.append(("--horizon", horizon))
     return await _reports(request).make("lift", options, units)
 
 

@@ -13,27 +13,38 @@ from attribution.errors import AttributionError
 
 if TYPE_CHECKING:
     from attribution.continuous import ContinuousLog
+    from attribution.contrasts import Prior
     from attribution.diagnostics import Diagnostics
     from attribution.effects import lift
     from attribution.evaluation import evaluate
     from attribution.joins import JoinedDecisions, JoinedUnits, join_decisions, join_units
+    from attribution.lift_metrics import Count, Mean, Proportion, Quantile, Ratio, Retention
     from attribution.log import EvaluationLog
     from attribution.metrics import MetricSpec, OutcomeEvent, counts, matures_at, metric_value
     from attribution.report import EvaluationReport, LiftReport
     from attribution.reward_models import cross_fit, fit_earlier
+    from attribution.rollups import Rollup, roll_up
     from attribution.slates import SlateLog, SlateTarget
 
 __all__ = [
     "AttributionError",
     "ContinuousLog",
+    "Count",
     "Diagnostics",
     "EvaluationLog",
     "EvaluationReport",
     "JoinedDecisions",
     "JoinedUnits",
     "LiftReport",
+    "Mean",
     "MetricSpec",
     "OutcomeEvent",
+    "Prior",
+    "Proportion",
+    "Quantile",
+    "Ratio",
+    "Retention",
+    "Rollup",
     "SlateLog",
     "SlateTarget",
     "counts",
@@ -45,18 +56,27 @@ __all__ = [
     "lift",
     "matures_at",
     "metric_value",
+    "roll_up",
 ]
 
 _HOME = {
     "ContinuousLog": "continuous",
+    "Count": "lift_metrics",
     "Diagnostics": "diagnostics",
     "EvaluationLog": "log",
     "EvaluationReport": "report",
     "JoinedDecisions": "joins",
     "JoinedUnits": "joins",
     "LiftReport": "report",
+    "Mean": "lift_metrics",
     "MetricSpec": "metrics",
     "OutcomeEvent": "metrics",
+    "Prior": "contrasts",
+    "Proportion": "lift_metrics",
+    "Quantile": "lift_metrics",
+    "Ratio": "lift_metrics",
+    "Retention": "lift_metrics",
+    "Rollup": "rollups",
     "SlateLog": "slates",
     "SlateTarget": "slates",
     "counts": "metrics",
@@ -68,6 +88,7 @@ _HOME = {
     "lift": "effects",
     "matures_at": "metrics",
     "metric_value": "metrics",
+    "roll_up": "rollups",
 }
 
 

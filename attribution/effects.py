@@ -3,31 +3,57 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.special import chdtrc, stdtr, stdtrit
+from scipy.special import chdtrc
 
-from attribution.errors import AttributionError, refuse_rows
-from attribution.log import as_pandas, column, numbers
-from attribution.moments import Moments
-from attribution.proportions import TwoProportions
-from attribution.report import LiftReport, LiftResult, SampleRatio
+from attribution.anytime import NormalMixture
+from attribution.clusters import by_cluster
+from attribution.contrasts import Effect, Horizon, Prior, Rules, compare, compare_quantiles
+from attribution.errors import AttributionError
+from attribution.lift_metrics import Metric, Quantile, as_metrics
+from attribution.log import as_pandas, numbers
+from attribution.multiplicity import Correction, adjusted
+from attribution.report import (
+    GuardrailResult,
+    Interaction,
+    LiftReport,
+    LiftResult,
+    SampleRatio,
+    SegmentResult,
+)
+from attribution.rollups import (
+    PROBABILITY,
+    VARIANT,
+    Probability,
+    Rollup,
+    assigned_variants,
+    prepared_rows,
+    roll_up,
+)
+from attribution.sample_ratio import sample_ratio
+from attribution.variant_means import VariantMeans, from_moments, from_rows
 
 FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.intp]
+Adjustment: TypeAlias = Literal["cuped", "lin"]
+Where: TypeAlias = tuple[str, object] | None
+"""A column and the value to which the units are restricted."""
 
-# A sample ratio is a fact about the machinery and not about units: it is doubted only when
-# chance would do as much once in a thousand reports.
-SRM_ALPHA = 0.001
-# With fewer units off a metric's commonest value, a variant's own spread says too little of what
-# it might have shown. At 20 a rare metric's false alarms are within the nominal 5 %; at 5 they
-# reach 6 % (50 against 1,000 and 500 against 9,500 units).
-LEAST_DEPARTURES = 20
+TUNED_AT: Final = 1_000
+_EXPOSURE: Final = "exposure differs"
+_FAILED: Final = frozenset({"failed", _EXPOSURE})
+NO_CARRY_OVER: Final = (
+    "No estimate here sees what one unit's variant did to another, or carries over to its later "
+    "decisions."
+)
+_DEFAULT_PRIOR: Final = Prior()
 
 
 def lift(
@@ -35,48 +61,77 @@ def lift(
     *,
     variant: str,
     baseline: str,
-    metrics: Sequence[str],
-    probability: str | Mapping[str, float] | None = None,
+    metrics: Sequence[str | Metric],
+    probability: Probability = None,
+    covariates: Sequence[str] | None = None,
     unit: str | None = None,
     alpha: float = 0.05,
+    horizon: Horizon = "always",
+    adjustment: Adjustment = "cuped",
+    correction: Correction = "none",
+    strata: str | None = None,
+    cluster: str | None = None,
+    segments: str | None = None,
+    exposed: str | None = None,
+    prior: Prior = _DEFAULT_PRIOR,
+    tuned_at: float = TUNED_AT,
 ) -> LiftReport:
     """Difference and relative difference of each variant from the baseline, for each metric.
 
     The sample ratio is checked first: where it fails, means are reported and effects are not.
-    Means are compared by Welch's t, a proportion as the mean of zeros and ones. Where the
-    assignment probability varies within a variant (a ramp, a re-weighting) units are weighted
-    by its inverse (Hájek's means, each with the variance of its own linearisation), so that
-    what changed with time is not taken for an effect.
+    Intervals and p-values hold however often one looks, unless ``horizon`` is fixed: then they hold
+    at one look that was planned. Each unit enters once, with one value, when it has matured.
 
-        relative = (ȳ₁ − ȳ₀) / |ȳ₀|,   Var = Var ȳ₁ / ȳ₀² + ȳ₁² Var ȳ₀ / ȳ₀⁴
-
-    by the delta method: its sign is the difference's on any baseline, and it is left out where
-    the baseline's mean cannot be told from zero.
-
-    Where a variant has fewer than 20 successes or failures, proportions are compared by the score
-    interval of `attribution.proportions`. Other metrics of which most units share one value get
-    no interval where fewer than 20 of a variant's units depart from it, and none does where all
-    of a variant's units are alike: chance that has not shown itself is not absent.
+    Where the assignment probability varies within a variant (a ramp, a re-weighting) units are
+    weighted by its inverse, so that what changed with time is not taken for an effect.
 
     Parameters
     ----------
     units
-        A pandas, polars or Arrow table or a Parquet path, one row for each unit.
+        A pandas, polars or Arrow table, one row for each unit; the path of Parquet files, which
+        are read by DuckDB in one pass; or a `Rollup`, which is asked without its rows.
     variant
-        Name of the column of assigned variants.
+        Name of the column of assigned variants; of a roll-up it is ``variant``.
     baseline
         The variant with which the others are compared.
     metrics
-        Names of columns of numbers. A missing value says that the unit has not matured: it is
-        left out of that metric in all variants, and the sample ratio is checked again on those
+        Names of columns, of which means are compared, or `Mean`, `Proportion`, `Count`, `Ratio`,
+        `Quantile`, `Retention`. A missing value says that the unit has not matured: it is left
+        out of that metric in all variants, and the sample ratio is checked again on those
         that remain, so that values missing by variant are found.
     probability
         Name of the column of each unit's probability of the variant it got, or the declared
         share of each variant. Without it the sample ratio cannot be checked.
+    covariates
+        Columns known before assignment, for all metrics that name none of their own.
     unit
         Name of the column of unit ids, to make sure that none is there twice.
     alpha
         One minus the level of the intervals.
+    horizon
+        ``always`` or ``fixed``.
+    adjustment
+        How covariates are used: ``cuped`` by one pooled regression, from moments; ``lin`` by a
+        regression in each variant with HC2 variances, which needs the rows.
+    correction
+        For the number of comparisons with a p-value: ``none``, ``holm``, ``benjamini_hochberg``.
+        The verdict then follows ``p_adjusted``; intervals stay each at its own level.
+    strata
+        A column known before assignment; effects are taken within its values and averaged by
+        their shares of the units.
+    cluster
+        A column of what was randomised, if that is more than a unit: its units count as one.
+    segments
+        A column known before assignment: effects within each of its values are reported too, and
+        whether they differ.
+    exposed
+        A column of truths, logged in every variant alike, of whether the unit came to the point
+        where variants differ. Effects among those are reported beside the effects on all.
+    prior
+        What was believed of effects before, for ``chance_to_win``.
+    tuned_at
+        At how many values off the resting one, in the smaller of two variants, an always-valid
+        interval is narrowest. To be fixed before the first look.
 
     Raises
     ------
@@ -88,342 +143,439 @@ def lift(
     ----------
     Welch (1947), The Generalization of 'Student's' Problem when Several Different Population
     Variances are Involved, Biometrika 34. Hájek (1971), in Foundations of Statistical Inference
-    (Godambe & Sprott, eds.), for the weighted means; Särndal, Swensson & Wretman (1992), Model
-    Assisted Survey Sampling, section 5.7, for their variance. Cochran (1977), Sampling
-    Techniques, section 6.4, for the variance of a ratio.
+    (Godambe & Sprott, eds.), for the weighted means. Those of `anytime`, `variant_means` and
+    `contrasts` for the rest.
     """
-    table = as_pandas(units)
     if not 0 < alpha < 1:
         raise AttributionError(f"`alpha` is {alpha}. It must lie in (0, 1).")
-    if not metrics:
-        raise AttributionError("`metrics` is empty. Name at least one column.")
-    if unit is not None:
-        ids = column(table, unit, "unit")
-        refuse_rows(
-            ids.duplicated().to_numpy(),
-            unit,
-            "repeats an earlier row's",
-            "Lift's row is the unit: aggregate each unit to one row.",
-            ids.to_numpy(),
-        )
-    groups = _groups(table, variant, baseline, probability)
-    chance = _chance(table, groups, probability)
-    split = _Split(baseline, groups, chance, probability)
-    srm = split.sample_ratio()
-    results = [result for metric in metrics for result in _metric(table, metric, split, srm, alpha)]
-    return LiftReport(srm, tuple(results))
+    for name, value, known in (
+        ("horizon", horizon, Horizon),
+        ("adjustment", adjustment, Adjustment),
+        ("correction", correction, Correction),
+    ):
+        if value not in get_args(known):
+            choices = ", ".join(get_args(known))
+            raise AttributionError(f"`{name}` is {value!r}. Known: {choices}.")
+    made = as_metrics(metrics, covariates)
+    if cluster is not None:
+        units, made = by_cluster(as_pandas(units), cluster, made, variant, probability, unit)
+        unit = None
+    by = tuple(dict.fromkeys(name for name in (strata, segments, exposed) if name is not None))
+    source = _source(units, variant, made, probability, by, unit)
+    names = _names(source.rollup, variant, baseline)
+    rules = Rules(alpha, horizon, NormalMixture(tuned_at), prior)
+    asked = _Asked(source, made, names, rules, adjustment, correction, strata)
+    srm = asked.sample_ratio(source.rollup)
+    results = asked.results(None, srm)
+    if exposed is not None:
+        results += asked.exposed_results(exposed, srm)
+    results = asked.corrected(results)
+    parts, interactions = asked.by_segment(segments, srm) if segments else ([], [])
+    rows = [asked.told(each) for each in results]
+    return LiftReport(
+        srm,
+        tuple(rows),
+        tuple(guardrails(rows, made)),
+        tuple(parts),
+        tuple(interactions),
+        tuple(findings(rows, made)),
+        asked.notes(),
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Split:
-    """Who got which variant: rows by variant, baseline first, and each row's probability."""
+class _Source:
+    """The units as moments by cell and, where there are rows, a way to read columns of them."""
 
-    baseline: str
-    groups: Mapping[str, BoolArray]
-    chance: FloatArray
-    probability: str | Mapping[str, float] | None
+    rollup: Rollup
+    read: Callable[[Sequence[str]], pd.DataFrame] | None
+    variant: str
 
-    def only(self, rows: BoolArray) -> _Split:
-        """The same among some of the rows."""
-        groups = {name: mine & rows for name, mine in self.groups.items()}
-        return _Split(self.baseline, groups, self.chance, self.probability)
-
-    @property
-    def weighted(self) -> bool:
-        """Whether the probability varies within a variant."""
-        return any(np.ptp(self.chance[rows]) > 0 for rows in self.groups.values() if rows.any())
-
-    def sample_ratio(self) -> SampleRatio:
-        """Do the variants hold as many units as their probabilities say?
-
-        Each unit of variant v stands for 1/p units of the population, so T_v = Σ 1/p estimates
-        the same number in every variant. With h_v the mean of 1/p over those, weighted by 1/p,
-
-            T̄ = Σ_v (T_v / h_v) / Σ_v (1 / h_v),   χ² = Σ_v (T_v − T̄)² / (h_v T̄)
-
-        on one degree of freedom less than there are variants. It is Pearson's χ² where the
-        probability is constant in each variant, and needs no strata where a ramp changed it. The
-        weights follow from Var T_v ≈ T̄ (h_v − 1), of a multinomial with a common total, whose
-        generalised least squares has that form.
-
-        References
-        ----------
-        Pearson (1900), On the Criterion ..., Philosophical Magazine 50; Fabijan et al. (2019),
-        Diagnosing Sample Ratio Mismatch in Online Controlled Experiments, KDD.
-        """
-        if self.probability is None:
-            return SampleRatio(math.nan, "not_checked")
-        declared = self.probability if isinstance(self.probability, Mapping) else {}
-        totals, spreads = [], []
-        for name, rows in self.groups.items():
-            inverse = 1 / self.chance[rows]
-            total = float(inverse.sum())
-            totals.append(total)
-            # A declared variant that nobody got still has its share.
-            spreads.append(float(inverse @ inverse) / total if total else 1 / declared.get(name, 1))
-        t, h = np.array(totals), np.array(spreads)
-        expected = float((t / h).sum() / (1 / h).sum())
-        statistic = float(((t - expected) ** 2 / (h * expected)).sum()) if expected else 0.0
-        p_value = float(chdtrc(len(t) - 1, statistic))
-        return SampleRatio(p_value, "failed" if p_value < SRM_ALPHA else "ok")
+    def rows(self, metric: Metric, where: Where) -> tuple[FloatArray, pd.Series[str]]:
+        """(n, d) known values of a metric's columns, and each row's variant."""
+        if self.read is None:
+            raise AttributionError(
+                f"`metrics` has {metric.name!r}, which needs the rows of the units: a quantile, or "
+                "Lin's adjustment. A roll-up has none; pass the units, or leave it out."
+            )
+        wanted = [self.variant, *metric.columns, *([] if where is None else [where[0]])]
+        table = self.read(list(dict.fromkeys(wanted)))
+        if where is not None:
+            table = table[(table[where[0]] == where[1]).to_numpy()].reset_index(drop=True)
+        values = {name: numbers(table, name, "metrics") for name in metric.columns}
+        rows, known = prepared_rows(metric, values)
+        return rows[known], assigned_variants(table, self.variant)[known]
 
 
-def _groups(
-    table: pd.DataFrame,
+def _source(
+    units: Any,
     variant: str,
-    baseline: str,
-    probability: str | Mapping[str, float] | None,
-) -> dict[str, BoolArray]:
-    """Rows of each variant, baseline first, the others sorted."""
-    assigned = column(table, variant, "variant")
-    refuse_rows(
-        assigned.isna().to_numpy(), variant, "is missing", "Leave out units that were not assigned."
+    metrics: tuple[Metric, ...],
+    probability: Probability,
+    by: tuple[str, ...],
+    unit: str | None,
+) -> _Source:
+    if isinstance(units, Rollup):
+        return _Source(_of_rollup(units, metrics, by), None, VARIANT)
+    if isinstance(units, str | PathLike):
+        rollup = roll_up(
+            units, variant=variant, metrics=metrics, probability=probability, by=by, unit=unit
+        )
+        return _Source(rollup, lambda names: pd.read_parquet(units, columns=list(names)), variant)
+    table = as_pandas(units)
+    rollup = roll_up(
+        table, variant=variant, metrics=metrics, probability=probability, by=by, unit=unit
     )
-    names = {str(name) for name in assigned.unique()}
-    if isinstance(probability, Mapping):
-        names |= set(probability)
-    if baseline not in names:
+    return _Source(rollup, lambda names: table[list(names)], variant)
+
+
+def _of_rollup(units: Rollup, metrics: tuple[Metric, ...], by: tuple[str, ...]) -> Rollup:
+    stored = {metric.name: metric for metric in units.metrics}
+    for metric in metrics:
+        if isinstance(metric, Quantile):
+            continue
+        held = stored.get(metric.name)
+        if held is None or held.columns != metric.columns:
+            raise AttributionError(
+                f"`metrics` has {metric.name!r} of {', '.join(metric.columns)}, which the roll-up "
+                f"does not hold. It holds: {', '.join(stored)}."
+            )
+    for name in by:
+        if name not in units.keys.columns:
+            raise AttributionError(
+                f"`{name}` is no key of the roll-up. Keys: {', '.join(units.keys.columns)}."
+            )
+    return units.merged([VARIANT, PROBABILITY, *by])
+
+
+def _names(rollup: Rollup, variant: str, baseline: str) -> list[str]:
+    """The variants, baseline first, the others sorted."""
+    found = set(rollup.keys[VARIANT])
+    if baseline not in found:
         raise AttributionError(
             f"`baseline` is {baseline!r}, which no unit has. "
-            f"Variants: {', '.join(sorted(names)) or 'none'}."
+            f"Variants: {', '.join(sorted(found)) or 'none'}."
         )
-    if len(names) < 2:
+    if len(found) < 2:
         raise AttributionError(
             f"`{variant}` holds only {baseline!r}. Lift needs a second variant to compare."
         )
-    text = assigned.astype("string").to_numpy(dtype=object)
-    return {name: text == name for name in (baseline, *sorted(names - {baseline}))}
-
-
-def _chance(
-    table: pd.DataFrame,
-    groups: Mapping[str, BoolArray],
-    probability: str | Mapping[str, float] | None,
-) -> FloatArray:
-    """Each unit's probability of the variant it got; ones where none is known."""
-    if probability is None:
-        return np.ones(len(table))
-    if isinstance(probability, str):
-        chance = numbers(table, probability, "probability")
-        refuse_rows(
-            ~((chance > 0) & (chance <= 1)),
-            probability,
-            "is not in (0, 1]",
-            "Log the probability with which the unit was assigned.",
-            chance,
-        )
-        return chance
-    chance = np.ones(len(table))
-    for name, rows in groups.items():
-        share = probability.get(name)
-        if share is None or not 0 < share <= 1:
-            raise AttributionError(
-                f"`probability` of variant {name!r} is {share}. It must lie in (0, 1]."
-            )
-        chance[rows] = share
-    return chance
+    return [baseline, *sorted(found - {baseline})]
 
 
 @dataclass(frozen=True, slots=True)
-class _Mean:
-    """An estimated mean: number of units, value, variance of the mean, degrees of freedom."""
+class _Compared:
+    """One metric in one variant beside the baseline, before it is put into words."""
 
+    metric: Metric
+    variant: str
     n: int
-    value: float
-    variance: float
-    df: float
+    mean: float
+    baseline_mean: float
+    effect: Effect
+    adjustment: str
+    population: str
+    variance: float = math.nan
+    p_adjusted: float = math.nan
 
 
-def _mean(values: FloatArray, chance: FloatArray) -> _Mean:
-    n = len(values)
-    if n < 2:
-        return _Mean(n, float(values[0]) if n else math.nan, math.nan, math.nan)
-    if (chance == chance[0]).all():
-        moments = Moments.of(values)
-        return _Mean(n, moments.mean, moments.variance / n, n - 1)
-    weight = 1 / chance
-    weight /= weight.sum()
-    # Shifted first, as in `Moments.of`, for means that are large beside their spread.
-    shift = float(values[0])
-    value = shift + float(weight @ (values - shift))
-    influence = weight * (values - value)
-    # Degrees of freedom of as many units of equal weight as these are worth.
-    effective = 1 / float(weight @ weight)
-    return _Mean(n, value, float(influence @ influence) * n / (n - 1), max(effective - 1, 1.0))
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    """A question of `lift`, checked."""
 
+    source: _Source
+    metrics: tuple[Metric, ...]
+    names: list[str]
+    rules: Rules
+    adjustment: Adjustment
+    correction: Correction
+    strata: str | None
 
-def _metric(
-    table: pd.DataFrame, metric: str, split: _Split, srm: SampleRatio, alpha: float
-) -> list[LiftResult]:
-    values = numbers(table, metric, "metrics")
-    refuse_rows(
-        np.isinf(values), metric, "is infinite", "Give finite numbers; leave out the unknown."
-    )
-    mature = ~np.isnan(values)
-    if not mature.all():
-        split = split.only(mature)
-        srm = split.sample_ratio() if srm.verdict == "ok" else srm
-    means = {name: _mean(values[rows], split.chance[rows]) for name, rows in split.groups.items()}
-    base = means.pop(split.baseline)
-    seen = _Seen.of(values, mature)
-    results = []
-    for name, mine in means.items():
-        facts = (metric, name, split.baseline, mine.n, mine.value, base.value)
-        if srm.verdict == "failed":
-            verdict = f"sample ratio failed (p = {srm.p_value:.2g}): find the cause first"
-            results.append(LiftResult(*facts, *(math.nan,) * 7, "none", verdict))
-            continue
-        for label, each in ((name, mine), (split.baseline, base)):
-            if each.n < 2:
-                raise AttributionError(
-                    f"`{metric}` has {each.n} units in variant {label!r}. At least two are needed.",
-                    count=each.n,
+    def sample_ratio(self, rollup: Rollup, counts: IntArray | None = None) -> SampleRatio:
+        return sample_ratio(
+            rollup.assigned if counts is None else counts,
+            rollup.keys[PROBABILITY].to_numpy(np.float64),
+            self._codes(rollup.keys[VARIANT]),
+            len(self.names),
+        )
+
+    def _codes(self, variants: pd.Series[str]) -> IntArray:
+        return pd.Index(self.names).get_indexer(pd.Index(variants)).astype(np.intp)
+
+    def results(self, where: Where, srm: SampleRatio) -> list[_Compared]:
+        """Every metric and variant, among all units or those of one value of a column."""
+        rollup = self.source.rollup
+        if where is not None:
+            rollup = rollup.only(rollup.keys[where[0]] == where[1])
+        found = []
+        for metric in self.metrics:
+            if isinstance(metric, Quantile):
+                found += self._quantiles(metric, where, srm, rollup)
+            else:
+                found += self._means(metric, where, srm, rollup)
+        return found
+
+    def _means(
+        self, metric: Metric, where: Where, srm: SampleRatio, rollup: Rollup
+    ) -> list[_Compared]:
+        moments = rollup.moments[metric.name]
+        if srm.verdict == "ok" and moments.n.sum() < rollup.assigned.sum():
+            srm = self.sample_ratio(rollup, moments.n)
+        variant = self._codes(rollup.keys[VARIANT])
+        if srm.verdict not in _FAILED and self._too_few(metric, moments.n, variant, where):
+            return self._without(metric, moments.n, variant, where)
+        stratum = np.zeros(len(moments.n), np.intp)
+        if self.strata is not None:
+            stratum = pd.factorize(rollup.keys[self.strata])[0].astype(np.intp)
+        chance = rollup.keys[PROBABILITY].to_numpy(np.float64)
+        if self.adjustment == "lin" and metric.covariates:
+            means = self._lin(metric, where, chance, variant)
+        else:
+            means = from_moments(metric, moments, variant, chance, stratum)
+        return [
+            _Compared(
+                metric, name, int(means.n[v]), float(means.value[v]), float(means.value[0]),
+                _refused(srm) if srm.verdict in _FAILED
+                else compare(means, v, (name, self.names[0]), self.rules),
+                means.adjustment, _population(where), float(means.own[v] + means.own[0]),
+            )
+            for v, name in enumerate(self.names) if v
+        ]  # fmt: skip
+
+    def _lin(
+        self, metric: Metric, where: Where, chance: FloatArray, variant: IntArray
+    ) -> VariantMeans:
+        varies = any(np.ptp(chance[variant == v]) > 0 for v in range(len(self.names)))
+        if varies or self.strata is not None or len(metric.outcomes) > 1:
+            raise AttributionError(
+                f"`adjustment` is 'lin', which compares means of equally probable units; "
+                f"{metric.name!r} is a ratio, or is weighted or stratified here. Use 'cuped'."
+            )
+        rows, names = self.source.rows(metric, where)
+        return from_rows(metric, rows, self._codes(names), len(self.names))
+
+    def _quantiles(
+        self, metric: Quantile, where: Where, srm: SampleRatio, rollup: Rollup
+    ) -> list[_Compared]:
+        rows, names = self.source.rows(metric, where)
+        codes = self._codes(names)
+        chance = rollup.keys[PROBABILITY].to_numpy(np.float64)
+        variant = self._codes(rollup.keys[VARIANT])
+        varies = any(np.ptp(chance[variant == v]) > 0 for v in range(len(self.names)))
+        each = np.ones(len(codes), np.intp)
+        if srm.verdict not in _FAILED and self._too_few(metric, each, codes, where):
+            return self._without(metric, each, codes, where)
+        sorted_rows = [np.sort(rows[codes == v, 0]) for v in range(len(self.names))]
+        found = []
+        for v, name in enumerate(self.names):
+            if v == 0:
+                continue
+            effect = compare_quantiles(metric, sorted_rows[v], sorted_rows[0], self.rules)
+            if varies or self.strata is not None:
+                effect = Effect(math.nan, why_not="a quantile is not weighted or stratified")
+            if srm.verdict in _FAILED:
+                effect = _refused(srm)
+            means = [_quantile(sorted_rows[at], metric.quantile) for at in (v, 0)]
+            found.append(
+                _Compared(
+                    metric,
+                    name,
+                    len(sorted_rows[v]),
+                    means[0],
+                    means[1],
+                    effect,
+                    "none",
+                    _population(where),
                 )
-        variants = [(label, values[split.groups[label]]) for label in (name, split.baseline)]
-        contrast = _Contrast(mine, base, alpha)
-        effect = _effect(contrast, seen, variants, weighted=split.weighted)
-        results.append(LiftResult(*facts, **asdict(effect)))
-    return results
+            )
+        return found
 
+    def _too_few(self, metric: Metric, n: IntArray, codes: IntArray, where: Where) -> bool:
+        """Whether a variant has fewer than two units: refused, unless in a part of the units."""
+        held = np.bincount(codes, n, len(self.names))
+        # The baseline is named last, as the one that all comparisons share.
+        for v in [*range(1, len(self.names)), 0]:
+            if held[v] < 2 and where is None:
+                raise AttributionError(
+                    f"`{metric.name}` has {held[v]:.0f} units in variant {self.names[v]!r}. "
+                    "At least two are needed.",
+                    count=int(held[v]),
+                )
+        return bool((held < 2).any())
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """What the values of a metric look like over all variants.
+    def _without(
+        self, metric: Metric, n: IntArray, codes: IntArray, where: Where
+    ) -> list[_Compared]:
+        """Comparisons that cannot be made, for want of units."""
+        held = np.bincount(codes, n, len(self.names))
+        effect = Effect(math.nan, why_not="a variant has fewer than two units here")
+        facts = (math.nan, math.nan, effect, "none", _population(where))
+        return [
+            _Compared(metric, name, int(held[v]), *facts) for v, name in enumerate(self.names) if v
+        ]
 
-    ``commonest`` is the value that more than half of the units share, NaN if there is none;
-    ``binary`` says that all values are 0 or 1 and both occur.
-    """
+    def exposed_results(self, exposed: str, srm: SampleRatio) -> list[_Compared]:
+        """Effects among the exposed, where exposure does not depend on the variant."""
+        keys = self.source.rollup.keys[exposed]
+        if not set(keys.unique()) <= {0, 1}:
+            raise AttributionError(
+                f"`exposed` is column {exposed!r}, which holds other than true and false."
+            )
+        inside = self.source.rollup.only(keys == 1)
+        if not inside.assigned.sum():
+            raise AttributionError(f"`exposed` is column {exposed!r}, which is true of no unit.")
+        share = self.sample_ratio(inside)
+        if srm.verdict not in _FAILED and share.verdict != "ok":
+            srm = replace(share, verdict=_EXPOSURE)
+        return [replace(each, population="exposed") for each in self.results((exposed, True), srm)]
 
-    commonest: float
-    binary: bool
+    def corrected(self, found: list[_Compared]) -> list[_Compared]:
+        p_values = np.array([each.effect.p_value for each in found])
+        return [
+            replace(each, p_adjusted=float(p))
+            for each, p in zip(found, adjusted(p_values, self.correction), strict=True)
+        ]
 
-    @classmethod
-    def of(cls, values: FloatArray, mature: BoolArray) -> _Seen:
-        known = values[mature]
-        if not len(known):
-            return cls(math.nan, binary=False)
-        # A value that more than half share is the median.
-        middle = float(np.partition(known, len(known) // 2)[len(known) // 2])
-        shared = 2 * int((known == middle).sum()) > len(known)
-        binary = bool(((known == 0) | (known == 1)).all() and np.ptp(known) > 0)
-        return cls(middle if shared else math.nan, binary)
+    def told(self, found: _Compared) -> LiftResult:
+        """A comparison in words."""
+        effect, metric = found.effect, found.metric
+        verdict = _verdict(effect, found.p_adjusted, self.rules.alpha)
+        chance = effect.chance_above_zero
+        return LiftResult(
+            metric.name, found.variant, self.names[0], found.n, found.mean, found.baseline_mean,
+            effect.difference, effect.low, effect.high,
+            effect.relative, effect.relative_low, effect.relative_high,
+            effect.p_value, effect.interval, verdict, effect.always_valid, found.adjustment,
+            found.p_adjusted, 1 - chance if metric.better == "down" else chance,
+            _advice(effect, verdict, metric), found.population,
+        )  # fmt: skip
 
-    def departures(self, values: FloatArray) -> int:
-        """How many values of a variant differ from the commonest, or for 0 and 1 the rarer."""
-        if self.binary:
-            ones = int(values.sum())
-            return min(ones, len(values) - ones)
-        return int((values != self.commonest).sum())
+    def by_segment(
+        self, segments: str, srm: SampleRatio
+    ) -> tuple[list[SegmentResult], list[Interaction]]:
+        """Effects within each value of a column, and whether they differ."""
+        parts: dict[str, list[_Compared]] = {}
+        for value in sorted(self.source.rollup.keys[segments].unique()):
+            parts[str(value)] = self.results((segments, value), srm)
+        told = [
+            SegmentResult(
+                segment, each.metric.name, each.variant, self.names[0], each.n, each.mean,
+                each.baseline_mean, each.effect.difference, each.effect.low, each.effect.high,
+                each.effect.p_value, each.effect.interval,
+                _verdict(each.effect, each.effect.p_value, self.rules.alpha),
+            )
+            for segment, found in parts.items() for each in found
+        ]  # fmt: skip
+        pairs = list(zip(*parts.values(), strict=True))
+        p_values = np.array([_interaction(pair) for pair in pairs])
+        corrected = adjusted(p_values, "holm")
+        interactions = [
+            Interaction(
+                pair[0].metric.name, pair[0].variant, len(pair), float(p), float(p_adjusted),
+                "not tested" if math.isnan(p)
+                else "differs" if p_adjusted < self.rules.alpha else "no difference shown",
+            )
+            for pair, p, p_adjusted in zip(pairs, p_values, corrected, strict=True)
+        ]  # fmt: skip
+        return told, interactions
 
-
-@dataclass(frozen=True, slots=True)
-class _Effect:
-    """The fields of `LiftResult` that compare two variants."""
-
-    difference: float
-    low: float
-    high: float
-    relative: float
-    relative_low: float
-    relative_high: float
-    p_value: float
-    interval: str
-    verdict: str
-
-    @classmethod
-    def none(cls, difference: float, why: str) -> _Effect:
-        nan = math.nan
-        return cls(difference, nan, nan, nan, nan, nan, nan, "none", f"no interval: {why}")
-
-
-def _effect(
-    contrast: _Contrast,
-    seen: _Seen,
-    variants: Sequence[tuple[str, FloatArray]],
-    *,
-    weighted: bool,
-) -> _Effect:
-    """The effect by the method that the values allow; ``variants`` are mine and the baseline."""
-    least, where = min((seen.departures(values), name) for name, values in variants)
-    if seen.binary and not weighted and least < LEAST_DEPARTURES:
-        (_, mine), (_, base) = variants
-        return _proportions(mine, base, contrast.alpha)
-    difference = contrast.difference
-    for name, values in variants:
-        if np.ptp(values) == 0:
-            return _Effect.none(difference, f"nothing varies within {name!r}")
-    if least < LEAST_DEPARTURES and (seen.binary or not math.isnan(seen.commonest)):
-        rest = "of the rarer of 0 and 1" if seen.binary else f"other than {seen.commonest:g}"
-        return _Effect.none(
-            difference, f"{where!r} has only {least} values {rest}; {LEAST_DEPARTURES} are needed"
+    def notes(self) -> tuple[str, ...]:
+        prior = (
+            f"chance_to_win is the posterior of effects that are normal around 0 with "
+            f"{self.rules.prior.sd:g} of a unit's standard deviation, and holds at one look."
         )
-    return _Effect(
-        difference,
-        difference - contrast.half,
-        difference + contrast.half,
-        *contrast.relative(),
-        contrast.p_value,
-        "hajek" if weighted else "welch",
-        _verdict(difference, shown=abs(difference) > contrast.half),
-    )
+        return (NO_CARRY_OVER, prior)
 
 
-def _proportions(mine: FloatArray, base: FloatArray, alpha: float) -> _Effect:
-    rates = TwoProportions(int(mine.sum()), len(mine), int(base.sum()), len(base))
-    low, high = rates.interval(alpha)
-    nan = math.nan
-    verdict = _verdict(rates.difference, shown=low > 0 or high < 0)
-    return _Effect(rates.difference, low, high, nan, nan, nan, rates.p_value, "score", verdict)
+def _quantile(values: FloatArray, quantile: float) -> float:
+    return float(np.quantile(values, quantile, method="inverted_cdf"))
 
 
-def _verdict(difference: float, *, shown: bool) -> str:
-    if not shown:
+def _population(where: Where) -> str:
+    return "assigned" if where is None else f"{where[0]} = {where[1]}"
+
+
+def _refused(srm: SampleRatio) -> Effect:
+    if math.isnan(srm.p_value):
+        return Effect(math.nan, why_not="exposure cannot be checked without probabilities")
+    what = "exposure depends on the variant" if srm.verdict == _EXPOSURE else "sample ratio failed"
+    return Effect(math.nan, why_not=f"{what} (p = {srm.p_value:.2g})")
+
+
+def _verdict(effect: Effect, p_value: float, alpha: float) -> str:
+    if effect.why_not:
+        return f"no interval: {effect.why_not}"
+    if not p_value < alpha:
         return "no difference shown"
-    return "higher" if difference > 0 else "lower"
+    return "higher" if effect.difference > 0 else "lower"
 
 
-@dataclass(frozen=True, slots=True)
-class _Contrast:
-    """Two independent means compared by Welch's t."""
-
-    mine: _Mean
-    base: _Mean
-    alpha: float
-
-    @property
-    def difference(self) -> float:
-        return self.mine.value - self.base.value
-
-    @property
-    def variance(self) -> float:
-        return self.mine.variance + self.base.variance
-
-    @property
-    def df(self) -> float:
-        """Welch–Satterthwaite degrees of freedom."""
-        return self.variance**2 / (
-            self.mine.variance**2 / self.mine.df + self.base.variance**2 / self.base.df
+def _advice(effect: Effect, verdict: str, metric: Metric) -> str:
+    """What to do next."""
+    if effect.why_not.startswith(("sample ratio", "exposure")):
+        return "find why units were lost or gained by variant; read no effect until then"
+    if effect.why_not:
+        return "wait for more units, or check how the metric is logged if none varies"
+    if verdict == "no difference shown":
+        return (
+            f"an effect from {effect.low:.3g} to {effect.high:.3g} is not excluded: "
+            "wait, or stop if none of that matters"
         )
+    when = "at this and any look" if effect.always_valid else "if this look was planned"
+    if metric.better is None:
+        return f"it differs, {when}; declare which direction is better to be told more"
+    if (verdict == "higher") == (metric.better == "up"):
+        return f"better, {when}: keep it unless a guardrail says otherwise"
+    return f"worse, {when}: stop it, or find out why"
 
-    @property
-    def quantile(self) -> float:
-        return float(stdtrit(self.df, 1 - self.alpha / 2))
 
-    @property
-    def half(self) -> float:
-        """Half the interval's width."""
-        return self.quantile * math.sqrt(self.variance)
+def _interaction(parts: Sequence[_Compared]) -> float:
+    """p-value of equal effects, Q = Σ (d_s − d̄)² / v_s with d̄ weighted by 1/v_s.
 
-    @property
-    def p_value(self) -> float:
-        return 2 * float(stdtr(self.df, -abs(self.difference) / math.sqrt(self.variance)))
+    References
+    ----------
+    Cochran (1954), The Combination of Estimates from Different Experiments, Biometrics 10(1).
+    """
+    known = [part for part in parts if part.effect.interval in {"welch", "hajek", "sequence"}]
+    if len(known) < 2:
+        return math.nan
+    difference = np.array([part.effect.difference for part in known])
+    weight = 1 / np.array([part.variance for part in known])
+    mean = float(weight @ difference / weight.sum())
+    return float(chdtrc(len(known) - 1, float(weight @ (difference - mean) ** 2)))
 
-    def relative(self) -> tuple[float, float, float]:
-        """Relative difference and its ends; NaN where the baseline cannot be told from zero."""
-        size = abs(self.base.value)
-        if size <= self.quantile * math.sqrt(self.base.variance):
-            return math.nan, math.nan, math.nan
-        value, ratio = self.difference / size, self.mine.value / size
-        variance = self.mine.variance + ratio**2 * self.base.variance
-        half = self.quantile * math.sqrt(variance) / size
-        return value, value - half, value + half
+
+def guardrails(results: Sequence[LiftResult], metrics: Sequence[Metric]) -> list[GuardrailResult]:
+    """The verdict on each metric with a margin, by its interval among all assigned units."""
+    guards = {metric.name: metric for metric in metrics if metric.margin is not None}
+    told = []
+    for row in results:
+        guard = guards.get(row.metric)
+        if guard is None or guard.margin is None or row.population != "assigned":
+            continue
+        down = guard.better == "down"
+        worst, best = (row.high, row.low) if down else (-row.low, -row.high)
+        verdict = "held" if worst < guard.margin else "broken" if best > guard.margin else "open"
+        told.append(
+            GuardrailResult(row.metric, row.variant, str(guard.better), guard.margin, verdict)
+        )
+    return told
+
+
+def findings(results: Sequence[LiftResult], metrics: Sequence[Metric]) -> list[str]:
+    """Variants in which one metric gained while another was harmed, in a sentence each."""
+    better = {metric.name: metric.better for metric in metrics if metric.better is not None}
+    moved: dict[str, tuple[list[str], list[str]]] = {}
+    for row in results:
+        if row.metric in better and row.verdict in {"higher", "lower"}:
+            if row.population != "assigned":
+                continue
+            gained = (row.verdict == "higher") == (better[row.metric] == "up")
+            said = f"{row.metric} ({row.difference:+.3g})"
+            moved.setdefault(row.variant, ([], []))[0 if gained else 1].append(said)
+    return [
+        f"{variant} gains {', '.join(gains)} and harms {', '.join(harms)}: "
+        "weigh the one against the other before it is kept; no average of them does that"
+        for variant, (gains, harms) in moved.items()
+        if gains and harms
+    ]

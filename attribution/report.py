@@ -98,7 +98,8 @@ class EvaluationReport:
 class SampleRatio:
     """Whether units arrived in the variants as they were assigned: p-value and verdict.
 
-    ``verdict`` is ``ok``, ``failed`` or ``not_checked`` (no probabilities were logged).
+    ``verdict`` is ``ok``, ``failed`` or ``not_checked`` (no probabilities were logged). The p-value
+    holds at every look.
     """
 
     p_value: float
@@ -107,7 +108,12 @@ class SampleRatio:
 
 @dataclass(frozen=True, slots=True)
 class LiftResult:
-    """One metric in one variant beside the baseline; ``n`` counts the variant's units."""
+    """One metric in one variant beside the baseline; ``n`` counts the variant's units.
+
+    ``always_valid`` says whether interval and p-value hold however often one looks. ``p_adjusted``
+    is the p-value after the correction for many comparisons, the plain one without. ``advice`` says
+    what to do next; ``population`` is ``assigned`` (all units) or ``exposed``.
+    """
 
     metric: str
     variant: str
@@ -124,25 +130,102 @@ class LiftResult:
     p_value: float
     interval: str
     verdict: str
+    always_valid: bool = False
+    adjustment: str = "none"
+    p_adjusted: float = math.nan
+    chance_to_win: float = math.nan
+    advice: str = ""
+    population: str = "assigned"
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentResult:
+    """One metric in one variant beside the baseline, among the units of one segment."""
+
+    segment: str
+    metric: str
+    variant: str
+    baseline: str
+    n: int
+    mean: float
+    baseline_mean: float
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    interval: str
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class Interaction:
+    """Whether a variant's effect on a metric differs between segments.
+
+    Cochran's Q over the segments with a standard error, at a fixed horizon; ``p_adjusted`` is
+    Holm's over all interactions of the report.
+    """
+
+    metric: str
+    variant: str
+    segments: int
+    p_value: float
+    p_adjusted: float
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class GuardrailResult:
+    """Whether a metric that must not worsen beyond a margin did.
+
+    ``held``: the interval excludes a worsening beyond the margin. ``broken``: it excludes anything
+    less. ``open``: it excludes neither, or there is none; that is no pass.
+    """
+
+    metric: str
+    variant: str
+    direction: str
+    margin: float
+    verdict: str
 
 
 @dataclass(frozen=True, slots=True)
 class LiftReport:
-    """What `attribution.lift` found; read ``srm`` before the results."""
+    """What `attribution.lift` found; read ``srm`` before the results.
+
+    ``findings`` are sentences on variants in which something gained while something else was
+    harmed; ``notes`` say under which assumptions the numbers hold.
+    """
 
     srm: SampleRatio
     results: tuple[LiftResult, ...]
+    guardrails: tuple[GuardrailResult, ...] = ()
+    segments: tuple[SegmentResult, ...] = ()
+    interactions: tuple[Interaction, ...] = ()
+    findings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def table(self) -> pd.DataFrame:
         """One row for each metric and variant; the columns are the fields of `LiftResult`."""
         return _frame(self.results, LiftResult)
 
+    def segment_table(self) -> pd.DataFrame:
+        """One row for each segment, metric and variant; the fields of `SegmentResult`."""
+        return _frame(self.segments, SegmentResult)
+
     def to_json(self) -> dict[str, Any]:
         """The whole report as JSON values; what is not known is null."""
-        return {"srm": _plain(self.srm), "results": [_plain(row) for row in self.results]}
+        return {
+            "srm": _plain(self.srm),
+            "results": [_plain(row) for row in self.results],
+            "guardrails": [_plain(row) for row in self.guardrails],
+            "segments": [_plain(row) for row in self.segments],
+            "interactions": [_plain(row) for row in self.interactions],
+            "findings": list(self.findings),
+            "notes": list(self.notes),
+        }
 
 
-Row = Result | Comparison | LiftResult | SampleRatio
+Row = Result | Comparison | LiftResult | SampleRatio | SegmentResult | Interaction | GuardrailResult
 
 
 def _frame(rows: Sequence[Row], kind: type[Row]) -> pd.DataFrame:

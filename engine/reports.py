@@ -15,14 +15,16 @@ import pandas as pd
 from attribution import (
     AttributionError,
     EvaluationLog,
+    Mean,
     MetricSpec,
     evaluate,
     join_decisions,
     join_units,
     lift,
 )
+from attribution.contrasts import Horizon
 from attribution.diagnostics import is_adaptive
-from attribution.report import LiftReport
+from attribution.lift_metrics import Better, Metric
 from engine.decide import policy_context
 from engine.errors import NotFoundError, ReportError
 from engine.ids import to_datetime, to_microseconds
@@ -52,6 +54,7 @@ def lift_report(
     units: UnitRange | None = None,
     as_of_us: int,
     alpha: float = 0.05,
+    horizon: Horizon = "always",
 ) -> dict[str, Any]:
     """Lift of an experiment's variants over its baseline: one row a unit, sample ratio first.
 
@@ -84,10 +87,11 @@ def lift_report(
             joined.frame,
             variant="variant",
             baseline=design.baseline_variant,
-            metrics=[spec.name for spec in specs],
+            metrics=_compared(workspace, design, specs),
             probability="probability",
             unit="unit",
             alpha=alpha,
+            horizon=horizon,
         )
     except AttributionError as error:
         raise ReportError(str(error)) from error
@@ -95,44 +99,33 @@ def lift_report(
         "experiment": experiment,
         "owner": workspace.experiment_owners[experiment],
         **report.to_json(),
-        "guardrails": _guardrails(workspace, design, report),
         "left_out": {
             "open_windows": dict(joined.open),
             "late_outcomes": dict(joined.late),
             "units_in_several_variants": joined.conflicts,
         },
-        "notes": [CARRY_OVER],
     }
 
 
-def _guardrails(
-    workspace: Workspace, experiment: Experiment, report: LiftReport
-) -> list[dict[str, Any]]:
-    """Whether each guardrail of the experiment's surfaces held, by the interval of its metric.
-
-    ``held``: the interval excludes a worsening beyond the margin. ``broken``: it excludes anything
-    less. ``open``: it excludes neither, or there is none; that is no pass.
-    """
-    surfaces = {slot.partition(".")[0] for slot in experiment.slots}
-    guards = {g.metric: g for s in sorted(surfaces) for g in workspace.surfaces[s].guardrails}
-    told = []
-    for result in report.results:
-        guard = guards.get(result.metric)
-        if guard is None:
-            continue
-        ends = (result.low, result.high)
-        worst, best = (ends[1], ends[0]) if guard.direction == "down" else (-ends[0], -ends[1])
-        verdict = "held" if worst < guard.margin else "broken" if best > guard.margin else "open"
-        told.append(
-            {
-                "metric": guard.metric,
-                "variant": result.variant,
-                "direction": guard.direction,
-                "margin": guard.margin,
-                "verdict": verdict,
-            }
-        )
-    return told
+def _compared(
+    workspace: Workspace, experiment: Experiment, specs: Sequence[MetricSpec]
+) -> list[Metric]:
+    """The metrics as lift compares them; guardrails and reward say which direction is better."""
+    ids = sorted({slot.partition(".")[0] for slot in experiment.slots})
+    surfaces = [workspace.surfaces[id_] for id_ in ids]
+    guards = {guard.metric: guard for surface in surfaces for guard in surface.guardrails}
+    weights = {name: weight for surface in surfaces for name, weight in surface.reward.items()}
+    made: list[Metric] = []
+    for spec in specs:
+        guard, weight = guards.get(spec.name), weights.get(spec.name, 0.0)
+        better: Better | None = None
+        if guard is not None:
+            better = guard.direction
+        elif weight:
+            better = "up" if weight > 0 else "down"
+        margin = None if guard is None else guard.margin
+        made.append(Mean(spec.name, resting=spec.default, better=better, margin=margin))
+    return made
 
 
 def _experiment(workspace: Workspace, id_: str) -> Experiment:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -29,6 +29,10 @@ def lift(
     *,
     experiment: Annotated[str, typer.Option(help="Id of the experiment.")],
     metric: Metrics = None,
+    horizon: Annotated[
+        Literal["always", "fixed"],
+        typer.Option(help="Intervals that hold at every look, or at one that was planned."),
+    ] = "always",
     database: OptionalDatabase = None,
     log: Log = None,
     units: Units = None,
@@ -49,6 +53,7 @@ def lift(
                 metrics=metric or (),
                 units=_selected(units),
                 as_of_us=system_clock(),
+                horizon=horizon,
             )
     if json:
         print_json(report)
@@ -85,6 +90,8 @@ def print_lift(report: dict[str, Any]) -> None:
             for r in report["results"]
         ],
     )
+    for finding in report["findings"]:
+        out.print(f"[red]finding[/]: {finding}", highlight=False)
     for guard in report["guardrails"]:
         style = {"held": "green", "broken": "red"}.get(guard["verdict"], "yellow")
         out.print(
@@ -92,6 +99,11 @@ def print_lift(report: dict[str, Any]) -> None:
             f"(better is {guard['direction']}, margin {guard['margin']:g})",
             highlight=False,
         )
+    advice: dict[str, list[str]] = {}
+    for r in report["results"]:
+        advice.setdefault(r["advice"], []).append(f"{r['metric']} in {r['variant']}")
+    for said, where in advice.items():
+        out.print(f"{', '.join(where)}: {said}", highlight=False)
     _print_notes(report)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from attribution.metrics import MetricSpec
 from engine.rules import Rule
@@ -54,7 +54,7 @@ class Guardrail:
     """A metric that may not worsen by more than ``margin``; ``direction`` is where better lies."""
 
     metric: str
-    direction: str
+    direction: Literal["up", "down"]
     margin: float
 
 

@@ -425,7 +425,8 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
 
 
 def test_lift_is_answered_as_json(quick: InProcess) -> None:
-    response = quick.get("/v1/lift", params={"experiment": "quick_test", "metric": "watch"})
+    asked = {"experiment": "quick_test", "metric": "watch", "horizon": "fixed"}
+    response = quick.get("/v1/lift", params=asked)
     report = response.json()
     assert response.status_code == 200, report
     assert report["srm"].keys() == {"p_value", "verdict"}
@@ -433,6 +434,7 @@ def test_lift_is_answered_as_json(quick: InProcess) -> None:
     assert row.keys() == {
         "metric", "variant", "baseline", "n", "mean", "baseline_mean", "difference", "low", "high",
         "relative", "relative_low", "relative_high", "p_value", "interval", "verdict",
+        "always_valid", "adjustment", "p_adjusted", "chance_to_win", "advice", "population",
     }  # fmt: skip
     assert (row["metric"], row["variant"], row["baseline"]) == ("watch", "b", "control")
     assert row["low"] < row["difference"] < row["high"]

@@ -16,9 +16,9 @@ from statsmodels.stats import proportion
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
 from attribution import AttributionError, lift
-from attribution.moments import Moments
 from attribution.proportions import TwoProportions
 from attribution.report import LiftResult
+from attribution.sample_ratio import sample_ratio
 from tests.attribution.worlds import at_least, shared_data
 
 FloatArray = npt.NDArray[np.float64]
@@ -35,7 +35,9 @@ def two(control: FloatArray, changed: FloatArray, probability: float | None = No
 
 
 def compare(control: FloatArray, changed: FloatArray) -> LiftResult:
-    report = lift(two(control, changed), variant="variant", baseline="control", metrics=["y"])
+    report = lift(
+        two(control, changed), variant="variant", baseline="control", metrics=["y"], horizon="fixed"
+    )
     [result] = report.results
     return result
 
@@ -66,9 +68,8 @@ def test_hillstrom_lifts_are_those_of_ols_with_hc2() -> None:
         baseline="No E-Mail",
         metrics=["visit", "conversion", "spend"],
         probability=dict.fromkeys([*segments, "No E-Mail"], 1 / 3),
+        horizon="fixed",
     )
-    counts = frame["segment"].value_counts()
-    assert report.srm.p_value == pytest.approx(stats.chisquare(counts).pvalue, rel=1e-10)
     assert report.srm.verdict == "ok"
     found = {(row.metric, row.variant): row for row in report.results}
     design = sm.add_constant(
@@ -111,16 +112,28 @@ def test_relative_lift_is_left_out_where_the_baseline_cannot_be_told_from_zero()
     assert found.low < 3 < found.high
 
 
-def test_the_relative_interval_is_the_delta_methods() -> None:
-    """Worked by hand: Var(ȳ₁/ȳ₀) = (s₁²/n₁ + (ȳ₁/ȳ₀)² s₀²/n₀) / ȳ₀²."""
-    control, changed = np.array([1.0, 2, 3, 4, 5, 6]) + 50, np.array([2.0, 4, 4, 6, 9, 11]) + 50
+def test_the_relative_interval_is_fiellers() -> None:
+    """Its ends are the ratios that Welch's test, with the difference's quantile, just rejects."""
+    control, changed = np.array([1.0, 2, 3, 4, 5, 6]) + 5, np.array([2.0, 4, 4, 6, 9, 11]) + 5
     found = compare(control, changed)
     v0, v1 = control.var(ddof=1) / 6, changed.var(ddof=1) / 6
     df = (v0 + v1) ** 2 / (v0**2 / 5 + v1**2 / 5)
-    ratio = changed.mean() / control.mean()
-    half = stats.t.ppf(0.975, df) * np.sqrt(v1 + ratio**2 * v0) / control.mean()
-    assert found.relative == pytest.approx(ratio - 1, rel=1e-12)
-    assert found.relative_high - found.relative == pytest.approx(half, rel=1e-10)
+    assert found.relative == pytest.approx(changed.mean() / control.mean() - 1, rel=1e-12)
+    for end in (found.relative_low, found.relative_high):
+        theta = 1 + end
+        t = (changed.mean() - theta * control.mean()) / np.sqrt(v1 + theta**2 * v0)
+        assert abs(t) == pytest.approx(stats.t.ppf(0.975, df), rel=1e-10)
+
+
+@given(st.floats(-3, 3), st.integers(0, 1000))
+@settings(max_examples=50, deadline=None)
+def test_relative_and_absolute_intervals_agree_on_whether_anything_changed(
+    effect: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    for sign in (1, -1):
+        found = compare(sign * rng.normal(10, 2, 30), sign * rng.normal(10 + effect, 3, 40))
+        assert (found.low < 0 < found.high) == (found.relative_low < 0 < found.relative_high)
 
 
 def test_a_failed_sample_ratio_leaves_no_effect_to_be_believed() -> None:
@@ -130,7 +143,6 @@ def test_a_failed_sample_ratio_leaves_no_effect_to_be_believed() -> None:
         frame, variant="variant", baseline="control", metrics=["y"], probability="probability"
     )
     assert report.srm.verdict == "failed"
-    assert report.srm.p_value == pytest.approx(stats.chisquare([1000, 1200]).pvalue, rel=1e-10)
     [row] = report.results
     assert math.isnan(row.difference)
     assert row.n == 1200
@@ -176,53 +188,50 @@ def test_a_ramp_through_a_shift_of_the_baseline_does_not_confound() -> None:
     hits = plain_hits = passed = 0
     for _ in range(200):
         frame = ramped(rng)
-        report = lift(
-            frame, variant="variant", baseline="control", metrics=["y"], probability="probability"
-        )
+        asked = {"variant": "variant", "baseline": "control", "metrics": ["y"], "horizon": "fixed"}
+        report = lift(frame, **asked, probability="probability")  # type: ignore[arg-type]  # a dict of mixed types
         passed += report.srm.verdict == "ok"
         [row] = report.results
         assert row.interval in {"hajek", "none"}
         hits += row.low < 0 < row.high
-        [plain] = lift(frame, variant="variant", baseline="control", metrics=["y"]).results
+        [plain] = lift(frame, **asked).results  # type: ignore[arg-type]  # likewise
         plain_hits += plain.low < 0 < plain.high
     assert at_least(hits, 200, 0.95)
     assert passed >= 198
     assert plain_hits == 0
 
 
-def test_sample_ratio_p_values_are_uniform_when_nothing_is_wrong() -> None:
-    """Judged by Kolmogorov–Smirnov over 200 A/A splits, constant and ramped probabilities."""
+def test_a_sample_ratio_of_sound_splits_is_not_doubted_over_forty_looks() -> None:
+    """Both forms at the level .05 in place of .001, so that a few hundred logs tell."""
     rng = np.random.default_rng(6)
-    for make in (None, ramped):
-        found = []
-        for _ in range(200):
-            if make is None:
-                new = rng.random(2000) < 0.3
-                frame = pd.DataFrame(
-                    {
-                        "variant": np.where(new, "new", "control"),
-                        "probability": np.where(new, 0.3, 0.7),
-                        "y": rng.normal(size=2000),
-                    }
-                )
-            else:
-                frame = make(rng)
-            report = lift(
-                frame,
-                variant="variant",
-                baseline="control",
-                metrics=["y"],
-                probability="probability",
-            )
-            found.append(report.srm.p_value)
-        assert stats.kstest(found, "uniform").pvalue > 1e-3
+    for shares in ((0.3, 0.3), (0.05, 0.5)):
+        share = np.repeat(shares, 1000)
+        alarms = 0
+        for _ in range(400):
+            new = rng.random(2000) < share
+            chance = np.where(new, share, 1 - share)
+            least = 1.0
+            for look in range(50, 2001, 50):
+                code = 2 * new[:look] + (share[:look] != share[0])
+                cells, count = np.unique(code, return_counts=True)
+                p = np.array([chance[:look][code == cell][0] for cell in cells])
+                variant = (cells // 2).astype(np.intp)
+                if set(variant) == {0, 1}:
+                    least = min(least, sample_ratio(count, p, variant, 2).p_value)
+            alarms += least < 0.05
+        assert at_least(400 - alarms, 400, 0.95), (shares, alarms)
 
 
 def test_hajek_means_are_inverse_probability_weighted_least_squares() -> None:
     """Reference: statsmodels WLS on the dummy with weights 1/p, robust up to n/(n − 1)."""
     frame = ramped(np.random.default_rng(7), effect=0.3)
     [row] = lift(
-        frame, variant="variant", baseline="control", metrics=["y"], probability="probability"
+        frame,
+        variant="variant",
+        baseline="control",
+        metrics=["y"],
+        probability="probability",
+        horizon="fixed",
     ).results
     design = sm.add_constant((frame["variant"] == "new").to_numpy(float))
     fit = sm.WLS(frame["y"].to_numpy(), design, weights=1 / frame["probability"].to_numpy()).fit(
@@ -250,7 +259,7 @@ def test_a_rare_proportion_raises_no_more_false_alarms_than_promised(
     """Welch's intervals gave 24, 9 and 8 % in these A/A cells, nearly all of them "lower"."""
     rng = np.random.default_rng(11)
     frame = two(np.zeros(n0), np.zeros(n))
-    asked = {"variant": "variant", "baseline": "control", "metrics": ["y"]}
+    asked = {"variant": "variant", "baseline": "control", "metrics": ["y"], "horizon": "fixed"}
     alarms = 0
     for _ in range(400):
         frame["y"] = (rng.random(n + n0) < rate).astype(float)
@@ -264,7 +273,7 @@ def test_rare_revenue_raises_no_more_false_alarms_than_promised() -> None:
     """500 against 9,500 units: without enough non-zero ones there is no verdict."""
     rng = np.random.default_rng(12)
     frame = two(np.zeros(9500), np.zeros(500))
-    asked = {"variant": "variant", "baseline": "control", "metrics": ["y"]}
+    asked = {"variant": "variant", "baseline": "control", "metrics": ["y"], "horizon": "fixed"}
     for rate in (0.01, 0.05):
         alarms = 0
         for _ in range(150):
@@ -338,7 +347,7 @@ def test_units_not_yet_mature_are_left_out_and_missing_by_variant_is_found() -> 
     rng = np.random.default_rng(9)
     frame = two(rng.normal(size=1000), rng.normal(size=1000))
     frame.loc[rng.random(2000) < 0.3, "y"] = np.nan
-    asked = {"variant": "variant", "baseline": "control", "metrics": ["y"]}
+    asked = {"variant": "variant", "baseline": "control", "metrics": ["y"], "horizon": "fixed"}
     report = lift(frame, **asked, probability="probability")  # type: ignore[arg-type]  # a dict of mixed types
     assert report.results[0].n == frame.loc[1000:, "y"].notna().sum()
     assert report.results[0].verdict == "no difference shown"
@@ -348,28 +357,12 @@ def test_units_not_yet_mature_are_left_out_and_missing_by_variant_is_found() -> 
     assert "sample ratio" in biased.results[0].verdict
 
 
-@given(
-    st.lists(st.floats(-1e6, 1e6), min_size=0, max_size=40),
-    st.lists(st.floats(-1e6, 1e6), min_size=0, max_size=40),
-    st.sampled_from([0.0, 1e8, -1e8]),
-)
-@settings(max_examples=100, deadline=None)
-def test_moments_of_halves_merge_to_those_of_the_whole(
-    first: list[float], second: list[float], shift: float
-) -> None:
-    a, b = np.array(first) + shift, np.array(second) + shift
-    merged, whole = Moments.of(a) + Moments.of(b), Moments.of(np.concatenate([a, b]))
-    assert merged.n == whole.n
-    assert merged.mean == pytest.approx(whole.mean, rel=1e-12, abs=1e-7)
-    assert merged.m2 == pytest.approx(whole.m2, rel=1e-9, abs=1e-3)
-
-
 @given(st.permutations(range(30)))
 @settings(max_examples=20, deadline=None)
 def test_lift_does_not_depend_on_the_order_of_units(order: list[int]) -> None:
     rng = np.random.default_rng(10)
     frame = two(rng.normal(size=12), rng.normal(size=18))
-    asked = {"variant": "variant", "baseline": "control", "metrics": ["y"]}
+    asked = {"variant": "variant", "baseline": "control", "metrics": ["y"], "horizon": "fixed"}
     [first] = lift(frame, **asked).results  # type: ignore[arg-type]  # a dict of mixed types
     [second] = lift(frame.iloc[order], **asked).results  # type: ignore[arg-type]  # likewise
     assert (first.low, first.high) == pytest.approx((second.low, second.high), rel=1e-10)
@@ -411,4 +404,5 @@ def test_the_columns_are_those_of_the_contract() -> None:
         *("metric", "variant", "baseline", "n", "mean", "baseline_mean"),
         *("difference", "low", "high", "relative", "relative_low", "relative_high"),
         *("p_value", "interval", "verdict"),
+        *("always_valid", "adjustment", "p_adjusted", "chance_to_win", "advice", "population"),
     ]

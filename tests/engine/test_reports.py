@@ -320,7 +320,7 @@ def _guarded(store: Store, units: Iterable[int] = range(60)) -> None:
 
 def test_a_guardrail_holds_is_broken_or_stays_open(store: Store, log: DatabaseLog) -> None:
     _guarded(store)
-    report = lift_report(log, "e", as_of_us=LATER)
+    report = lift_report(log, "e", as_of_us=LATER, horizon="fixed")
     assert report["owner"] == "e@example.com"
     assert {g["metric"]: g["verdict"] for g in report["guardrails"]} == {
         "same": "held",
@@ -343,7 +343,7 @@ def test_a_guardrail_without_an_interval_is_open(store: Store, log: DatabaseLog)
     """The sample ratio failed, so nothing is known: that is no pass."""
     serving = serving_of(workspace_of(GUARDED))
     in_b = {u for u in range(100) if only_choice(decided(serving, "home", u)).action == "B"}
-    _guarded(store, [u for u in range(100) if u not in in_b or u % 10 == 0])
+    _guarded(store, [u for u in range(100) if u not in in_b or u % 25 == 0])
     report = lift_report(log, "e", as_of_us=LATER)
     assert report["srm"]["verdict"] == "failed"
     assert {g["verdict"] for g in report["guardrails"]} == {"open"}

@@ -295,6 +295,7 @@ def test_the_estimated_lift_covers_the_true_one(
         probability=units.shares,
         unit="unit",
         alpha=LEAST_P,
+        horizon="fixed",
     )
     (result,) = report.results
     assert report.srm.verdict == "ok"
