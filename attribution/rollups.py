@@ -116,27 +116,31 @@ class Rollup:
             If a metric is not there, or was stored with other columns.
         """
         table = as_pandas(frame)
-        stored = column(table, "metric", "frame")
+        column(table, "metric", "frame")
+        # Columns are taken out once: a frame asked for the rows of each metric costs more than
+        # the report that is made of them.
+        stored = table["metric"].to_numpy(dtype=object)
+        n, away, means, squares = (table[name].to_numpy() for name in ("n", "away", "mean", "m2"))
         own = {"metric", "assigned", "n", "away", "mean", "m2"}
-        keys = [name for name in table.columns if name not in own]
         made = as_metrics(metrics, None)
-        moments, cells, assigned = {}, table.iloc[:0][keys], np.empty(0, np.intp)
+        moments, rows = {}, np.empty(0, np.intp)
         for metric in made:
-            mine = table[stored == metric.name]
+            rows = np.flatnonzero(stored == metric.name)
             d = len(metric.columns)
-            if mine.empty or {len(mean) for mean in mine["mean"]} != {d}:
+            if not len(rows) or {len(mean) for mean in means[rows]} != {d}:
                 raise AttributionError(
                     f"`metrics` names {metric.name!r} with {d} columns, which the stored roll-up "
                     f"does not hold. It holds: {', '.join(sorted(set(stored)))}."
                 )
-            cells = mine[keys].reset_index(drop=True)
-            assigned = mine["assigned"].to_numpy(np.intp)
             moments[metric.name] = Moments(
-                mine["n"].to_numpy(np.intp),
-                np.array(mine["mean"].to_list(), dtype=np.float64),
-                np.array(mine["m2"].to_list(), dtype=np.float64).reshape(-1, d, d),
-                mine["away"].to_numpy(np.intp),
+                n[rows].astype(np.intp),
+                np.array(list(means[rows]), dtype=np.float64),
+                np.array(list(squares[rows]), dtype=np.float64).reshape(-1, d, d),
+                away[rows].astype(np.intp),
             )
+        keys = [name for name in table.columns if name not in own]
+        cells = table[keys].iloc[rows].reset_index(drop=True)
+        assigned = table["assigned"].to_numpy(np.intp)[rows]
         return cls(cells, made, assigned, moments)
 
 

@@ -29,7 +29,7 @@ from attribution.rollups import (
 FloatArray = npt.NDArray[np.float64]
 
 # What DuckDB may hold at once; a group-by of few cells needs far less.
-MEMORY = "256MB"
+MEMORY = "192MB"
 # Rows from which the numbers near the means are taken.
 SAMPLE = 10_000
 # A shift this many standard deviations off costs the variance four of its sixteen digits.
@@ -107,6 +107,10 @@ class _Table:
     ) -> Rollup:
         shifts = self._shifts(metrics)
         frame = self._pass(variant, metrics, probability, by, shifts)
+        if _holds_nan(frame):
+            self._leave_out_nan(metrics)
+            shifts = self._shifts(metrics)
+            frame = self._pass(variant, metrics, probability, by, shifts)
         again = _far(frame, metrics, shifts)
         if again:
             frame = self._pass(variant, metrics, probability, by, shifts | again)
@@ -142,6 +146,13 @@ class _Table:
             moments[metric.name] = _moments(frame, metric, index, shifts, lost)
         assigned = np.append(frame["assigned"].to_numpy(np.intp), np.zeros(lost, np.intp))
         return Rollup(whole, metrics, assigned, moments)
+
+    def _leave_out_nan(self, metrics: Sequence[Metric]) -> None:
+        """Read NaN as missing from now on; where there is none, asking costs a third of a pass."""
+        names = dict.fromkeys(name for metric in metrics for name in metric.columns)
+        floats = [name for name in names if self._types[name] in {"FLOAT", "DOUBLE"}]
+        cleaned = ", ".join(f"{_not_nan(_name(n))} AS {_name(n)}" for n in floats)
+        self._source = f"(SELECT * REPLACE ({cleaned}) FROM {self._source})"  # noqa: S608
 
     def _shifts(self, metrics: Sequence[Metric]) -> dict[tuple[str, str], float]:
         """A number near the mean of each column of each metric."""
@@ -184,7 +195,7 @@ class _Table:
                 shifted.append(f"{value} AS x{index}_{j}")
             rest = _number(metric.resting - shifts[metric.name, columns[0]])
             sums.append(f"count(x{index}_0) AS n{index}")
-            sums.append(f"count(x{index}_0) FILTER (x{index}_0 <> {rest}) AS away{index}")
+            sums.append(f"sum(CAST(x{index}_0 <> {rest} AS INTEGER)) AS away{index}")
             for j in range(len(columns)):
                 sums.append(f"sum(x{index}_{j}) AS s{index}_{j}")
                 sums += [
@@ -251,9 +262,9 @@ class _Table:
 
 def _entering(metric: Metric, name: str) -> str:
     """A column as it enters a metric, NULL where it is missing."""
-    value = f"nullif(CAST({_name(name)} AS DOUBLE), 'nan'::DOUBLE)"
     if name != metric.column:
-        return value
+        return f"CAST({_name(name)} AS DOUBLE)"
+    value = _known(metric)
     if isinstance(metric, Retention):
         return f"CAST({value} > 0 AS DOUBLE)"
     if np.isfinite(metric.cap):
@@ -262,13 +273,37 @@ def _entering(metric: Metric, name: str) -> str:
         value = f"greatest({value}, {_number(metric.floor)})"
     # least and greatest pass over NULL.
     if value.startswith(("least", "greatest")):
-        value = f"CASE WHEN {_name(name)} IS NOT NULL THEN {value} END"
+        value = f"CASE WHEN {_known(metric)} IS NOT NULL THEN {value} END"
     return value
+
+
+def _known(metric: Metric) -> str:
+    """A metric's column, in which NaN is NULL where anything but a sum is made of it."""
+    value = f"CAST({_name(metric.column)} AS DOUBLE)"
+    bounded = np.isfinite(metric.cap) or np.isfinite(metric.floor)
+    if bounded or isinstance(metric, Proportion | Count | Retention):
+        return _not_nan(value)
+    return value
+
+
+def _not_nan(value: str) -> str:
+    # isnan and comparisons are answered from the file's statistics, which know of no NaN (DuckDB
+    # 2.0.0); isfinite looks.
+    return f"CASE WHEN isfinite({value}) OR isinf({value}) THEN {value} END"
+
+
+def _holds_nan(frame: pd.DataFrame) -> bool:
+    """Whether a sum over some values is none: then one of them is NaN."""
+    return any(
+        bool((frame[f"n{name[1:].partition('_')[0]}"].to_numpy() > 0)[frame[name].isna()].any())
+        for name in frame.columns
+        if name[0] == "s" and name[1].isdigit()
+    )
 
 
 def _fault(metric: Metric) -> tuple[str, str, str] | None:
     """What a value must not be: a condition, what to say of it, and the repair."""
-    name = f"nullif(CAST({_name(metric.column)} AS DOUBLE), 'nan'::DOUBLE)"
+    name = _known(metric)
     if isinstance(metric, Proportion):
         repair = "A proportion is made of zeros and ones; use Mean for other numbers."
         return f"{name} <> 0 AND {name} <> 1", "is neither 0 nor 1", repair

@@ -118,7 +118,8 @@ def from_moments(
             mean[v] += shares[s] * centre
             cov[v] += shares[s] ** 2 * spread
             effective[v] += worth
-            within += np.nan_to_num(spread) * size * max(size - 1, 0)
+            if size > 1:
+                within += spread * (size * (size - 1))
     n, away = (np.bincount(variant, each, k).astype(np.intp) for each in (moments.n, moments.away))
     binary, ones = _binary(metric, moments, variant, k)
     outcomes = len(metric.outcomes)

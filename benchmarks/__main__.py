@@ -5,13 +5,23 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from benchmarks import assignment, attribution, decision, exporting, policies, replicas, serving
+from benchmarks import (
+    assignment,
+    attribution,
+    decision,
+    exporting,
+    lift,
+    policies,
+    replicas,
+    serving,
+)
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "assignment": assignment.main,
     "attribution": attribution.main,
     "decision": decision.main,
     "exporting": exporting.main,
+    "lift": lift.main,
     "policies": policies.main,
     "replicas": replicas.main,
     "serving": serving.main,

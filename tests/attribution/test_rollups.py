@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -92,6 +94,20 @@ def test_parquet_gives_the_report_of_the_frame(tmp_path: Path, horizon: str) -> 
     same(in_memory.table(), on_disk.table(), 1e-9)
     same(in_memory.segment_table(), on_disk.segment_table(), 1e-9)
     assert on_disk.guardrails == in_memory.guardrails
+
+
+def test_nan_in_parquet_is_missing_as_null_is(tmp_path: Path) -> None:
+    frame = units().fillna({"revenue": 1.0})
+    table = pa.Table.from_pandas(frame)
+    at = table.schema.get_field_index("revenue")
+    holed = np.where(np.arange(len(frame)) % 7 == 0, np.nan, frame["revenue"])
+    for number, column in enumerate((pa.array(holed), pa.array(holed, from_pandas=True))):
+        pq.write_table(table.set_column(at, "revenue", column), tmp_path / f"{number}.parquet")
+    nan, null = (
+        lift(tmp_path / f"{number}.parquet", baseline="control", **ASKED).table()
+        for number in range(2)
+    )
+    same(nan, null, 1e-9)
 
 
 def test_several_files_are_one_log(tmp_path: Path) -> None:
