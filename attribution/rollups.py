@@ -68,14 +68,12 @@ class Rollup:
 
     def merged(self, by: Sequence[str]) -> Rollup:
         """The roll-up by these keys only, its cells in their order."""
-        groups = self.keys.groupby(list(by), dropna=False, sort=True)
-        group, count = groups.ngroup().to_numpy(np.intp).astype(np.intp), groups.ngroups
-        first = np.full(count, len(self.keys))
-        np.minimum.at(first, group, np.arange(len(self.keys)))
+        group, first = _grouped(self.keys, by)
+        count = len(first)
         assigned = np.zeros(count, np.intp)
         np.add.at(assigned, group, self.assigned)
         return Rollup(
-            self.keys.loc[first, list(by)].reset_index(drop=True),
+            self.keys[list(by)].iloc[first].reset_index(drop=True),
             self.metrics,
             assigned,
             {name: each.merged(group, count) for name, each in self.moments.items()},
@@ -259,11 +257,18 @@ def _cells(
         values = column(table, name, "by")
         refuse_rows(values.isna().to_numpy(), name, "is missing", "Give every unit its value.")
         keys[name] = values
-    groups = keys.groupby(list(keys), dropna=False, sort=True)
-    cell = groups.ngroup().to_numpy(np.intp).astype(np.intp)
-    first = keys[~keys.duplicated()]
-    order = np.argsort(cell[first.index])
-    return lost_variants(first.iloc[order].reset_index(drop=True), probability), cell
+    cell, first = _grouped(keys, [str(name) for name in keys.columns])
+    return lost_variants(keys.iloc[first].reset_index(drop=True), probability), cell
+
+
+def _grouped(keys: pd.DataFrame, by: Sequence[str]) -> tuple[IntArray, IntArray]:
+    """Each row's group by these columns, in their order, and the first row of each group."""
+    code: IntArray = np.zeros(len(keys), np.intp)
+    for name in by:
+        codes, values = pd.factorize(keys[name], sort=True, use_na_sentinel=False)
+        code = code * len(values) + codes
+    _, first, group = np.unique(code, return_index=True, return_inverse=True)
+    return group.astype(np.intp), first.astype(np.intp)
 
 
 def _moments(

@@ -29,7 +29,7 @@ from attribution.rollups import (
 FloatArray = npt.NDArray[np.float64]
 
 # What DuckDB may hold at once; a group-by of few cells needs far less.
-MEMORY = "192MB"
+MEMORY = "128MB"
 # Rows from which the numbers near the means are taken.
 SAMPLE = 10_000
 # A shift this many standard deviations off costs the variance four of its sixteen digits.

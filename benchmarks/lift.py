@@ -8,10 +8,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -59,6 +61,21 @@ def theirs(path: str) -> None:
     table = ibis.duckdb.connect().read_parquet(path)
     experiment = tt.Experiment({name: tt.Mean(name) for name in NAMES}, variant="variant")
     experiment.analyze(table, control="a", all_variants=True)
+
+
+def from_stored(daily: pd.DataFrame) -> None:
+    """The same report from the stored form of daily roll-ups."""
+    lift(Rollup.from_frame(daily, NAMES), variant="variant", baseline="a", metrics=NAMES)
+
+
+def milliseconds(call: Callable[[], None], clock: Callable[[], float], repeats: int) -> list[float]:
+    """Time of each repeat by a clock, in ascending order."""
+    times = []
+    for _ in range(repeats):
+        start = clock()
+        call()
+        times.append(1000 * (clock() - start))
+    return sorted(times)
 
 
 def measured(which: str, path: Path) -> tuple[float, float, float]:

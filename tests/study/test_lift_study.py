@@ -41,7 +41,7 @@ def test_without_the_pooled_spread_sparse_revenue_at_5_percent_treated_fails() -
     """
     rng = np.random.default_rng(9)
     world = World("", 240_000, 0.05, 0.02, 2.0)
-    alarms, logs = 0, 160
+    alarms, logs = 0, 400
     for _ in range(logs):
         looks = world.looks(rng)
         both, alarmed = looks.only(np.arange(2)), False
