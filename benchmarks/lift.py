@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import statistics
 import subprocess
@@ -107,28 +108,23 @@ def main() -> None:
         daily = roll_up(
             str(path), variant="variant", metrics=NAMES, probability=SHARES, by=["day"]
         ).to_frame()
-        start = time.perf_counter()
-        ours(str(path))
-        rescan = time.perf_counter() - start
-        times = []
-        for _ in range(20):
-            start = time.perf_counter()
-            stored = Rollup.from_frame(daily, NAMES)
-            lift(stored, variant="variant", baseline="a", metrics=NAMES)
-            times.append(time.perf_counter() - start)
-        fast = statistics.median(times)
-        print(
-            f"report of {DAYS} days: rescan {1000 * rescan:.0f} ms, roll-ups {1000 * fast:.1f} ms"
-        )
-        print(f"  {rescan / fast:8.0f}  ratio, spread of the roll-ups' times "
-              f"[{1000 * min(times):.1f}, {1000 * max(times):.1f}] ms")  # fmt: skip
+        print(f"report of {DAYS} days, milliseconds")
+        for name, clock in (("wall", time.perf_counter), ("CPU", time.process_time)):
+            rescan = milliseconds(lambda: ours(str(path)), clock, REPEATS)
+            stored = milliseconds(lambda: from_stored(daily), clock, 50)
+            for which, times in (("rescan", rescan), ("stored roll-ups", stored)):
+                median = statistics.median(times)
+                print(f"  {median:8.1f}  [{times[0]:.1f}, {times[-1]:.1f}]  {name}: {which}")
+            print(f"  {statistics.median(rescan) / statistics.median(stored):8.0f}  ratio")
 
 
 def alone(which: str, path: str) -> None:
-    """Run one report and print what it used, less what importing did not."""
+    """Run one report and print its CPU seconds and peak megabytes, imports included."""
     (ours if which == "ours" else theirs)(path)
     used = resource.getrusage(resource.RUSAGE_SELF)
-    print(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+    # ru_maxrss would tell the parent's size, from before this program was loaded.
+    [peak] = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    print(used.ru_utime + used.ru_stime, int(peak) / 1024)
 
 
 if __name__ == "__main__":
