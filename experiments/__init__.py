@@ -5,9 +5,11 @@ from experiments.buckets import UnitRange, bucket, in_units, parse_units
 from experiments.design import Design, assign, changed_faults
 from experiments.errors import ExperimentError, Fault
 from experiments.experiment import Experiment, Holdout, Pin, State, UsePolicy, Variant
+from experiments.power import Comparison
 
 __all__ = [
     "Assignment",
+    "Comparison",
     "Design",
     "Experiment",
     "ExperimentError",
