@@ -263,6 +263,21 @@ def _names(rollup: Rollup, variant: str, baseline: str) -> list[str]:
     return [baseline, *sorted(found - {baseline})]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Cells:
+    """The cells of some of the units: (c,) variant, probability, stratum."""
+
+    rollup: Rollup
+    variant: IntArray
+    chance: FloatArray
+    stratum: IntArray
+
+    @property
+    def weighted(self) -> bool:
+        """Whether the probability varies within a variant."""
+        return any(np.ptp(self.chance[self.variant == v]) > 0 for v in set(self.variant.tolist()))
+
+
 @dataclass(frozen=True, slots=True)
 class _Compared:
     """One metric in one variant beside the baseline, before it is put into words."""
@@ -308,31 +323,35 @@ class _Asked:
         rollup = self.source.rollup
         if where is not None:
             rollup = rollup.only(rollup.keys[where[0]] == where[1])
+        stratum = np.zeros(len(rollup.keys), np.intp)
+        if self.strata is not None:
+            stratum = pd.factorize(rollup.keys[self.strata])[0].astype(np.intp)
+        cells = _Cells(
+            rollup,
+            self._codes(rollup.keys[VARIANT]),
+            rollup.keys[PROBABILITY].to_numpy(np.float64),
+            stratum,
+        )
         found = []
         for metric in self.metrics:
             if isinstance(metric, Quantile):
-                found += self._quantiles(metric, where, srm, rollup)
+                found += self._quantiles(metric, where, srm, cells)
             else:
-                found += self._means(metric, where, srm, rollup)
+                found += self._means(metric, where, srm, cells)
         return found
 
     def _means(
-        self, metric: Metric, where: Where, srm: SampleRatio, rollup: Rollup
+        self, metric: Metric, where: Where, srm: SampleRatio, cells: _Cells
     ) -> list[_Compared]:
-        moments = rollup.moments[metric.name]
-        if srm.verdict == "ok" and moments.n.sum() < rollup.assigned.sum():
-            srm = self.sample_ratio(rollup, moments.n)
-        variant = self._codes(rollup.keys[VARIANT])
+        moments, variant = cells.rollup.moments[metric.name], cells.variant
+        if srm.verdict == "ok" and moments.n.sum() < cells.rollup.assigned.sum():
+            srm = self.sample_ratio(cells.rollup, moments.n)
         if srm.verdict not in _FAILED and self._too_few(metric, moments.n, variant, where):
             return self._without(metric, moments.n, variant, where)
-        stratum = np.zeros(len(moments.n), np.intp)
-        if self.strata is not None:
-            stratum = pd.factorize(rollup.keys[self.strata])[0].astype(np.intp)
-        chance = rollup.keys[PROBABILITY].to_numpy(np.float64)
         if self.adjustment == "lin" and metric.covariates:
-            means = self._lin(metric, where, chance, variant)
+            means = self._lin(metric, where, cells)
         else:
-            means = from_moments(metric, moments, variant, chance, stratum)
+            means = from_moments(metric, moments, variant, cells.chance, cells.stratum)
         return [
             _Compared(
                 metric, name, int(means.n[v]), float(means.value[v]), float(means.value[0]),
@@ -343,11 +362,8 @@ class _Asked:
             for v, name in enumerate(self.names) if v
         ]  # fmt: skip
 
-    def _lin(
-        self, metric: Metric, where: Where, chance: FloatArray, variant: IntArray
-    ) -> VariantMeans:
-        varies = any(np.ptp(chance[variant == v]) > 0 for v in range(len(self.names)))
-        if varies or self.strata is not None or len(metric.outcomes) > 1:
+    def _lin(self, metric: Metric, where: Where, cells: _Cells) -> VariantMeans:
+        if cells.weighted or self.strata is not None or len(metric.outcomes) > 1:
             raise AttributionError(
                 f"`adjustment` is 'lin', which compares means of equally probable units; "
                 f"{metric.name!r} is a ratio, or is weighted or stratified here. Use 'cuped'."
@@ -356,13 +372,10 @@ class _Asked:
         return from_rows(metric, rows, self._codes(names), len(self.names))
 
     def _quantiles(
-        self, metric: Quantile, where: Where, srm: SampleRatio, rollup: Rollup
+        self, metric: Quantile, where: Where, srm: SampleRatio, cells: _Cells
     ) -> list[_Compared]:
         rows, names = self.source.rows(metric, where)
         codes = self._codes(names)
-        chance = rollup.keys[PROBABILITY].to_numpy(np.float64)
-        variant = self._codes(rollup.keys[VARIANT])
-        varies = any(np.ptp(chance[variant == v]) > 0 for v in range(len(self.names)))
         each = np.ones(len(codes), np.intp)
         if srm.verdict not in _FAILED and self._too_few(metric, each, codes, where):
             return self._without(metric, each, codes, where)
@@ -372,7 +385,7 @@ class _Asked:
             if v == 0:
                 continue
             effect = compare_quantiles(metric, sorted_rows[v], sorted_rows[0], self.rules)
-            if varies or self.strata is not None:
+            if cells.weighted or self.strata is not None:
                 effect = Effect(math.nan, why_not="a quantile is not weighted or stratified")
             if srm.verdict in _FAILED:
                 effect = _refused(srm)

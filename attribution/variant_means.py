@@ -91,11 +91,11 @@ def from_moments(
     """
     k, strata = int(variant.max()) + 1, int(stratum.max()) + 1
     weight = np.where(np.isnan(chance), 1.0, 1 / chance)
+    group = variant * strata + stratum
     weighted = any(
         np.ptp(weight[here]) > 0
-        for v in range(k)
-        for s in range(strata)
-        if (here := (variant == v) & (stratum == s) & (moments.n > 0)).any()
+        for g in np.flatnonzero(np.bincount(group) > 1)
+        if (here := (group == g) & (moments.n > 0)).any()
     )
     d = moments.mean.shape[1]
     mean, cov = np.zeros((k, d)), np.zeros((k, d, d))
@@ -103,7 +103,7 @@ def from_moments(
     shares = np.bincount(stratum, moments.n, strata) / max(moments.n.sum(), 1)
     for v in range(k):
         for s in np.flatnonzero(shares):
-            here = (variant == v) & (stratum == s) & (moments.n > 0)
+            here = (group == v * strata + s) & (moments.n > 0)
             size = int(moments.n[here].sum())
             if strata > 1 and size < 2:
                 raise AttributionError(
@@ -203,8 +203,11 @@ def from_rows(metric: Metric, rows: FloatArray, variant: IntArray, k: int) -> Va
 
 def _weighted(cells: Moments, weight: FloatArray) -> tuple[FloatArray, FloatArray, float]:
     """Weighted mean (d,), its covariance (d, d), and the effective number of units."""
-    total = float(weight @ cells.n)
     n = int(cells.n.sum())
+    if len(weight) == 1:
+        cov = cells.m2[0] / (n * (n - 1)) if n > 1 else np.full_like(cells.m2[0], np.nan)
+        return cells.mean[0], cov, float(n)
+    total = float(weight @ cells.n)
     shift = cells.mean[0]
     mean = shift + (weight * cells.n) @ (cells.mean - shift) / total
     apart = cells.mean - mean
