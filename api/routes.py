@@ -182,11 +182,14 @@ async def lift(
     experiment: LongId,
     metric: Annotated[list[LongId] | None, Query()] = None,
     horizon: Literal["always", "fixed"] = "always",
+    over: Literal["day", "week", "month"] | None = None,
     units: Units = None,
 ) -> dict[str, Any]:
     """As ``evenhand lift --json``."""
     options = [("--experiment", experiment), *(("--metric", m) for m in metric or ())]
     options.append(("--horizon", horizon))
+    if over is not None:
+        options.append(("--over", over))
     return await _reports(request).make("lift", options, units)
 
 

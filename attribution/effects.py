@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.special import chdtrc
+from scipy.special import chdtrc, ndtr
 
 from attribution.anytime import NormalMixture
 from attribution.clusters import by_cluster
@@ -25,8 +25,10 @@ from attribution.report import (
     Interaction,
     LiftReport,
     LiftResult,
+    PeriodResult,
     SampleRatio,
     SegmentResult,
+    Trend,
 )
 from attribution.rollups import (
     PROBABILITY,
@@ -43,8 +45,8 @@ from attribution.variant_means import VariantMeans, from_moments, from_rows
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
 Adjustment: TypeAlias = Literal["cuped", "lin"]
-Where: TypeAlias = tuple[str, object] | None
-"""A column and the value to which the units are restricted."""
+Where: TypeAlias = tuple[str, tuple[object, ...]] | None
+"""A column and the values to which the units are restricted."""
 
 TUNED_AT: Final = 1_000
 _EXPOSURE: Final = "exposure differs"
@@ -73,6 +75,7 @@ def lift(
     cluster: str | None = None,
     segments: str | None = None,
     exposed: str | None = None,
+    over: str | None = None,
     prior: Prior = _DEFAULT_PRIOR,
     tuned_at: float = TUNED_AT,
 ) -> LiftReport:
@@ -127,6 +130,9 @@ def lift(
     exposed
         A column of truths, logged in every variant alike, of whether the unit came to the point
         where variants differ. Effects among those are reported beside the effects on all.
+    over
+        A column of the period, such as a week, in which the unit entered the report: effects of
+        each period and of all up to it are reported too, and whether they change.
     prior
         What was believed of effects before, for ``chance_to_win``.
     tuned_at
@@ -160,7 +166,9 @@ def lift(
     if cluster is not None:
         units, made = by_cluster(as_pandas(units), cluster, made, variant, probability, unit)
         unit = None
-    by = tuple(dict.fromkeys(name for name in (strata, segments, exposed) if name is not None))
+    by = tuple(
+        dict.fromkeys(name for name in (strata, segments, exposed, over) if name is not None)
+    )
     source = _source(units, variant, made, probability, by, unit)
     names = _names(source.rollup, variant, baseline)
     rules = Rules(alpha, horizon, NormalMixture(tuned_at), prior)
@@ -171,6 +179,7 @@ def lift(
         results += asked.exposed_results(exposed, srm)
     results = asked.corrected(results)
     parts, interactions = asked.by_segment(segments, srm) if segments else ([], [])
+    periods, trends = asked.over_time(over, srm) if over else ([], [])
     rows = [asked.told(each) for each in results]
     return LiftReport(
         srm,
@@ -180,6 +189,8 @@ def lift(
         tuple(interactions),
         tuple(findings(rows, made)),
         asked.notes(),
+        tuple(periods),
+        tuple(trends),
     )
 
 
@@ -201,7 +212,7 @@ class _Source:
         wanted = [self.variant, *metric.columns, *([] if where is None else [where[0]])]
         table = self.read(list(dict.fromkeys(wanted)))
         if where is not None:
-            table = table[(table[where[0]] == where[1]).to_numpy()].reset_index(drop=True)
+            table = table[table[where[0]].isin(where[1]).to_numpy()].reset_index(drop=True)
         values = {name: numbers(table, name, "metrics") for name in metric.columns}
         rows, known = prepared_rows(metric, values)
         return rows[known], assigned_variants(table, self.variant)[known]
@@ -322,7 +333,7 @@ class _Asked:
         """Every metric and variant, among all units or those of one value of a column."""
         rollup = self.source.rollup
         if where is not None:
-            rollup = rollup.only(rollup.keys[where[0]] == where[1])
+            rollup = rollup.only(rollup.keys[where[0]].isin(where[1]))
         stratum = np.zeros(len(rollup.keys), np.intp)
         if self.strata is not None:
             stratum = pd.factorize(rollup.keys[self.strata])[0].astype(np.intp)
@@ -347,7 +358,7 @@ class _Asked:
         if srm.verdict == "ok" and moments.n.sum() < cells.rollup.assigned.sum():
             srm = self.sample_ratio(cells.rollup, moments.n)
         if srm.verdict not in _FAILED and self._too_few(metric, moments.n, variant, where):
-            return self._without(metric, moments.n, variant, where)
+            return self._without(metric, moments.n, variant)
         if self.adjustment == "lin" and metric.covariates:
             means = self._lin(metric, where, cells)
         else:
@@ -357,7 +368,7 @@ class _Asked:
                 metric, name, int(means.n[v]), float(means.value[v]), float(means.value[0]),
                 _refused(srm) if srm.verdict in _FAILED
                 else compare(means, v, (name, self.names[0]), self.rules),
-                means.adjustment, _population(where), float(means.own[v] + means.own[0]),
+                means.adjustment, "assigned", float(means.own[v] + means.own[0]),
             )
             for v, name in enumerate(self.names) if v
         ]  # fmt: skip
@@ -378,7 +389,7 @@ class _Asked:
         codes = self._codes(names)
         each = np.ones(len(codes), np.intp)
         if srm.verdict not in _FAILED and self._too_few(metric, each, codes, where):
-            return self._without(metric, each, codes, where)
+            return self._without(metric, each, codes)
         sorted_rows = [np.sort(rows[codes == v, 0]) for v in range(len(self.names))]
         found = []
         for v, name in enumerate(self.names):
@@ -399,7 +410,7 @@ class _Asked:
                     means[1],
                     effect,
                     "none",
-                    _population(where),
+                    "assigned",
                 )
             )
         return found
@@ -417,13 +428,11 @@ class _Asked:
                 )
         return bool((held < 2).any())
 
-    def _without(
-        self, metric: Metric, n: IntArray, codes: IntArray, where: Where
-    ) -> list[_Compared]:
+    def _without(self, metric: Metric, n: IntArray, codes: IntArray) -> list[_Compared]:
         """Comparisons that cannot be made, for want of units."""
         held = np.bincount(codes, n, len(self.names))
         effect = Effect(math.nan, why_not="a variant has fewer than two units here")
-        facts = (math.nan, math.nan, effect, "none", _population(where))
+        facts = (math.nan, math.nan, effect, "none", "assigned")
         return [
             _Compared(metric, name, int(held[v]), *facts) for v, name in enumerate(self.names) if v
         ]
@@ -441,7 +450,9 @@ class _Asked:
         share = self.sample_ratio(inside)
         if srm.verdict not in _FAILED and share.verdict != "ok":
             srm = replace(share, verdict=_EXPOSURE)
-        return [replace(each, population="exposed") for each in self.results((exposed, True), srm)]
+        return [
+            replace(each, population="exposed") for each in self.results((exposed, (True,)), srm)
+        ]
 
     def corrected(self, found: list[_Compared]) -> list[_Compared]:
         p_values = np.array([each.effect.p_value for each in found])
@@ -470,7 +481,7 @@ class _Asked:
         """Effects within each value of a column, and whether they differ."""
         parts: dict[str, list[_Compared]] = {}
         for value in sorted(self.source.rollup.keys[segments].unique()):
-            parts[str(value)] = self.results((segments, value), srm)
+            parts[str(value)] = self.results((segments, (value,)), srm)
         told = [
             SegmentResult(
                 segment, each.metric.name, each.variant, self.names[0], each.n, each.mean,
@@ -493,6 +504,37 @@ class _Asked:
         ]  # fmt: skip
         return told, interactions
 
+    def over_time(self, over: str, srm: SampleRatio) -> tuple[list[PeriodResult], list[Trend]]:
+        """Effects among the units of each period and of all up to it, and whether they change."""
+        values = sorted(self.source.rollup.keys[over].unique())
+        scopes: dict[str, list[list[_Compared]]] = {
+            "period": [self.results((over, (value,)), srm) for value in values],
+            "cumulative": [
+                self.results((over, tuple(values[: number + 1])), srm)
+                for number in range(len(values))
+            ],
+        }
+        told = [
+            PeriodResult(
+                str(value), scope, each.metric.name, each.variant, self.names[0], each.n,
+                each.effect.difference, each.effect.low, each.effect.high, each.effect.interval,
+                _verdict(each.effect, each.effect.p_value, self.rules.alpha),
+            )
+            for scope, periods in scopes.items()
+            for value, found in zip(values, periods, strict=True) for each in found
+        ]  # fmt: skip
+        overall = scopes["cumulative"][-1]
+        slopes = [_slope(series) for series in zip(*scopes["period"], strict=True)]
+        corrected = adjusted(np.array([slope[2] for slope in slopes]), "holm")
+        trends = [
+            Trend(
+                whole.metric.name, whole.variant, *slope, float(p_adjusted),
+                _change(slope[1] * whole.effect.difference, float(p_adjusted), self.rules.alpha),
+            )
+            for whole, slope, p_adjusted in zip(overall, slopes, corrected, strict=True)
+        ]  # fmt: skip
+        return told, trends
+
     def notes(self) -> tuple[str, ...]:
         prior = (
             f"chance_to_win is the posterior of effects that are normal around 0 with "
@@ -503,10 +545,6 @@ class _Asked:
 
 def _quantile(values: FloatArray, quantile: float) -> float:
     return float(np.quantile(values, quantile, method="inverted_cdf"))
-
-
-def _population(where: Where) -> str:
-    return "assigned" if where is None else f"{where[0]} = {where[1]}"
 
 
 def _refused(srm: SampleRatio) -> Effect:
@@ -557,6 +595,34 @@ def _interaction(parts: Sequence[_Compared]) -> float:
     weight = 1 / np.array([part.variance for part in known])
     mean = float(weight @ difference / weight.sum())
     return float(chdtrc(len(known) - 1, float(weight @ (difference - mean) ** 2)))
+
+
+def _slope(series: Sequence[_Compared]) -> tuple[int, float, float]:
+    """How many periods have a standard error, the slope of their effects, and its p-value.
+
+    Effects are weighted by 1/variance.
+    """
+    known = [
+        (number, part.effect.difference, part.variance)
+        for number, part in enumerate(series)
+        if part.effect.interval in {"welch", "hajek", "sequence"}
+    ]
+    if len(known) < 3:
+        return len(known), math.nan, math.nan
+    time, effect, variance = (np.array(column) for column in zip(*known, strict=True))
+    weight = 1 / variance
+    centred = time - weight @ time / weight.sum()
+    information = float(weight * centred @ centred)
+    slope = float(weight * centred @ effect) / information
+    return len(known), slope, 2 * float(ndtr(-abs(slope) * math.sqrt(information)))
+
+
+def _change(growth: float, p_value: float, alpha: float) -> str:
+    if math.isnan(p_value):
+        return "not tested"
+    if p_value >= alpha:
+        return "no change shown"
+    return "grows" if growth > 0 else "fades"
 
 
 def guardrails(results: Sequence[LiftResult], metrics: Sequence[Metric]) -> list[GuardrailResult]:

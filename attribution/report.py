@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from attribution.diagnostics import Diagnostics
+from attribution.pages import lift_page
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +175,45 @@ class Interaction:
 
 
 @dataclass(frozen=True, slots=True)
+class PeriodResult:
+    """One metric in one variant beside the baseline, among units that entered in a period.
+
+    ``scope`` is ``period`` or ``cumulative`` (all units that entered up to its end).
+    """
+
+    period: str
+    scope: str
+    metric: str
+    variant: str
+    baseline: str
+    n: int
+    difference: float
+    low: float
+    high: float
+    interval: str
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """Whether an effect changes over the periods, by its slope a period, at a fixed horizon.
+
+    ``p_adjusted`` is Holm's over all trends of the report.
+
+    ``verdict`` is ``grows``, ``fades`` (as a novelty does), ``no change shown`` or ``not tested``
+    (fewer than three periods have a standard error).
+    """
+
+    metric: str
+    variant: str
+    periods: int
+    slope: float
+    p_value: float
+    p_adjusted: float
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
 class GuardrailResult:
     """Whether a metric that must not worsen beyond a margin did.
 
@@ -203,6 +243,8 @@ class LiftReport:
     interactions: tuple[Interaction, ...] = ()
     findings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    periods: tuple[PeriodResult, ...] = ()
+    trends: tuple[Trend, ...] = ()
 
     def table(self) -> pd.DataFrame:
         """One row for each metric and variant; the columns are the fields of `LiftResult`."""
@@ -212,6 +254,14 @@ class LiftReport:
         """One row for each segment, metric and variant; the fields of `SegmentResult`."""
         return _frame(self.segments, SegmentResult)
 
+    def period_table(self) -> pd.DataFrame:
+        """One row for each period, scope, metric and variant; the fields of `PeriodResult`."""
+        return _frame(self.periods, PeriodResult)
+
+    def to_html(self) -> str:
+        """The report as one self-contained page with charts."""
+        return lift_page(self.to_json())
+
     def to_json(self) -> dict[str, Any]:
         """The whole report as JSON values; what is not known is null."""
         return {
@@ -220,12 +270,24 @@ class LiftReport:
             "guardrails": [_plain(row) for row in self.guardrails],
             "segments": [_plain(row) for row in self.segments],
             "interactions": [_plain(row) for row in self.interactions],
+            "periods": [_plain(row) for row in self.periods],
+            "trends": [_plain(row) for row in self.trends],
             "findings": list(self.findings),
             "notes": list(self.notes),
         }
 
 
-Row = Result | Comparison | LiftResult | SampleRatio | SegmentResult | Interaction | GuardrailResult
+Row = (
+    Result
+    | Comparison
+    | LiftResult
+    | SampleRatio
+    | SegmentResult
+    | Interaction
+    | GuardrailResult
+    | PeriodResult
+    | Trend
+)
 
 
 def _frame(rows: Sequence[Row], kind: type[Row]) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -39,6 +39,10 @@ from policies import Action, Policy, PolicyError, apply_floor
 ESTIMATORS = ("ips", "snips", "dm", "dr")
 CARRY_OVER = "Effects of one decision of a unit on its later ones are not seen here."
 
+Period = Literal["day", "week", "month"]
+# ISO years with their weeks, so that the text's order is time's.
+_PERIODS: Mapping[Period, str] = {"day": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m"}
+
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
@@ -55,11 +59,13 @@ def lift_report(
     as_of_us: int,
     alpha: float = 0.05,
     horizon: Horizon = "always",
+    over: Period | None = None,
 ) -> dict[str, Any]:
     """Lift of an experiment's variants over its baseline: one row a unit, sample ratio first.
 
     JSON data: ``srm`` and ``results`` as :meth:`attribution.report.LiftReport.to_json` has them,
     and what was left out. Without ``metrics``, all of the surfaces that the experiment decides.
+    With ``over``, effects by the period (UTC) of the unit's first assignment too.
 
     Raises
     ------
@@ -83,8 +89,12 @@ def lift_report(
             specs,
             pd.Timestamp(to_datetime(as_of_us)),
         )
+        units_joined = joined.frame
+        if over is not None:
+            began = units_joined["assigned_at"].dt.tz_convert("UTC")
+            units_joined = units_joined.assign(period=began.dt.strftime(_PERIODS[over]))
         report = lift(
-            joined.frame,
+            units_joined,
             variant="variant",
             baseline=design.baseline_variant,
             metrics=_compared(workspace, design, specs),
@@ -92,6 +102,7 @@ def lift_report(
             unit="unit",
             alpha=alpha,
             horizon=horizon,
+            over=None if over is None else "period",
         )
     except AttributionError as error:
         raise ReportError(str(error)) from error

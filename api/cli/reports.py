@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,9 +11,14 @@ import typer
 
 from api.cli.console import err, errors_told, out, print_json, print_table
 from api.cli.options import DEFAULT_DATABASE, Json, Log, OptionalDatabase, Units
+from attribution.pages import lift_page, ope_page
+from engine.errors import RequestError
 from engine.ids import system_clock
 from experiments import UnitRange, parse_units
 
+Html = Annotated[
+    Path | None, typer.Option("--html", help="File to which the report is written as a page.")
+]
 Metrics = Annotated[list[str] | None, typer.Option("--metric", help="A metric; may be repeated.")]
 
 
@@ -33,6 +39,10 @@ def lift(
         Literal["always", "fixed"],
         typer.Option(help="Intervals that hold at every look, or at one that was planned."),
     ] = "always",
+    over: Annotated[
+        Literal["day", "week", "month"] | None,
+        typer.Option(help="Report effects by the period of first assignment too."),
+    ] = None,
     database: OptionalDatabase = None,
     log: Log = None,
     units: Units = None,
@@ -40,6 +50,7 @@ def lift(
         bool, typer.Option("--strict", help="Exit with 1 if the sample-ratio check fails.")
     ] = False,
     json: Json = False,
+    html: Html = None,
 ) -> None:
     """Lift of an experiment's variants over its baseline, one row a unit."""
     with errors_told(as_json=json):
@@ -54,13 +65,28 @@ def lift(
                 units=_selected(units),
                 as_of_us=system_clock(),
                 horizon=horizon,
+                over=over,
             )
+        _write(html, lift_page, report)
     if json:
         print_json(report)
     else:
         print_lift(report)
     if strict and report["srm"]["verdict"] == "failed":
         raise typer.Exit(1)
+
+
+def _write(
+    file: Path | None, page: Callable[[dict[str, Any]], str], report: dict[str, Any]
+) -> None:
+    """Write a report as a page, if a file is named."""
+    if file is None:
+        return
+    try:
+        file.write_text(page(report), encoding="utf-8")
+    except OSError as error:
+        said = f'cannot write "{file}": {error.strerror}; name a file that can be written'
+        raise RequestError("html", said) from error
 
 
 def print_lift(report: dict[str, Any]) -> None:
@@ -99,6 +125,9 @@ def print_lift(report: dict[str, Any]) -> None:
             f"(better is {guard['direction']}, margin {guard['margin']:g})",
             highlight=False,
         )
+    for trend in report["trends"]:
+        where = f"{trend['metric']} in {trend['variant']}"
+        out.print(f"{where} over time: {trend['verdict']}", highlight=False)
     advice: dict[str, list[str]] = {}
     for r in report["results"]:
         advice.setdefault(r["advice"], []).append(f"{r['metric']} in {r['variant']}")
@@ -124,6 +153,7 @@ def ope(
     log: Log = None,
     units: Units = None,
     json: Json = False,
+    html: Html = None,
 ) -> None:
     """Off-policy values of targets for one slot, from what was logged."""
     with errors_told(as_json=json):
@@ -141,6 +171,7 @@ def ope(
                 units=_selected(units),
                 as_of_us=system_clock(),
             )
+        _write(html, ope_page, report)
     if json:
         print_json(report)
     else:

@@ -224,6 +224,22 @@ def test_lift_is_reported_as_json(lived: str) -> None:
     assert "sample ratio" in run(*LIFT[:-1], "--database", lived).out
 
 
+def test_reports_are_written_as_pages(lived: str, tmp_path: Path) -> None:
+    for command in (LIFT[:-1], OPE[:-1]):
+        page = tmp_path / f"{command[0]}.html"
+        assert run(*command, "--database", lived, "--html", page).status == 0
+        assert page.read_text().startswith("<!doctype html>")
+    ran = run(*LIFT[:-1], "--database", lived, "--html", tmp_path / "no" / "such.html")
+    assert (ran.status, "`html`" in ran.err) == (2, True)
+
+
+def test_lift_over_time_has_a_row_for_each_day_and_all_up_to_it(lived: str) -> None:
+    periods = run(*LIFT, "--database", lived, "--over=day").json()["periods"]
+    days = [row["period"] for row in periods if row["scope"] == "period"]
+    assert days == sorted(set(days))
+    assert days == [row["period"] for row in periods if row["scope"] == "cumulative"]
+
+
 def test_off_policy_values_are_reported_as_json(lived: str) -> None:
     report = run(*OPE, "--database", lived).json()
     assert {row["target"] for row in report["results"]} == {"B", "uniform", "home_layout"}

@@ -164,7 +164,8 @@ def test_the_report_is_json() -> None:
     rng = np.random.default_rng(8)
     report = lift(frame_of(rng), metrics=["margin"], segments="country", **ASKED).to_json()
     assert report.keys() == {
-        "srm", "results", "guardrails", "segments", "interactions", "findings", "notes",
+        "srm", "results", "guardrails", "segments", "interactions", "periods", "trends",
+        "findings", "notes",
     }  # fmt: skip
     assert report["srm"] == {"p_value": None, "verdict": "not_checked"}
     assert "normal around 0 with 0.1 of a unit's standard deviation" in report["notes"][1]
