@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any, Final, Literal, TypeAlias, get_args
@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import chdtrc, ndtr
 
+from attribution.adaptive_lift import AdaptiveLog, refuse_options
 from attribution.anytime import NormalMixture
 from attribution.clusters import by_cluster
 from attribution.contrasts import Effect, Horizon, Prior, Rules, compare, compare_quantiles
@@ -36,6 +37,7 @@ from attribution.rollups import (
     Probability,
     Rollup,
     assigned_variants,
+    once,
     prepared_rows,
     roll_up,
 )
@@ -55,6 +57,10 @@ NO_CARRY_OVER: Final = (
     "No estimate here sees what one unit's variant did to another, or carries over to its later "
     "decisions."
 )
+ADAPTIVE: Final = (
+    "A bandit gave out the variants: means are weighted by the logged probabilities, and intervals "
+    "hold at one look."
+)
 _DEFAULT_PRIOR: Final = Prior()
 
 
@@ -64,7 +70,7 @@ def lift(
     variant: str,
     baseline: str,
     metrics: Sequence[str | Metric],
-    probability: Probability = None,
+    probability: Probability | Mapping[str, str] = None,
     covariates: Sequence[str] | None = None,
     unit: str | None = None,
     alpha: float = 0.05,
@@ -76,6 +82,7 @@ def lift(
     segments: str | None = None,
     exposed: str | None = None,
     over: str | None = None,
+    time: str | None = None,
     prior: Prior = _DEFAULT_PRIOR,
     tuned_at: float = TUNED_AT,
 ) -> LiftReport:
@@ -104,7 +111,8 @@ def lift(
         that remain, so that values missing by variant are found.
     probability
         Name of the column of each unit's probability of the variant it got, or the declared
-        share of each variant. Without it the sample ratio cannot be checked.
+        share of each variant. Without it the sample ratio cannot be checked. Where a bandit gave
+        out the variants: the name of a column for each variant, of its probability at the draw.
     covariates
         Columns known before assignment, for all metrics that name none of their own.
     unit
@@ -133,6 +141,8 @@ def lift(
     over
         A column of the period, such as a week, in which the unit entered the report: effects of
         each period and of all up to it are reported too, and whether they change.
+    time
+        A column of when each unit was assigned; a bandit's log needs it.
     prior
         What was believed of effects before, for ``chance_to_win``.
     tuned_at
@@ -163,13 +173,23 @@ def lift(
             choices = ", ".join(get_args(known))
             raise AttributionError(f"`{name}` is {value!r}. Known: {choices}.")
     made = as_metrics(metrics, covariates)
+    shares = _shares(probability)
+    if probability is not None and shares is None:
+        options = (
+            *(("covariates", covariates), ("strata", strata), ("cluster", cluster)),
+            *(("segments", segments), ("exposed", exposed), ("over", over)),
+        )
+        refuse_options(options)
+        table = as_pandas(units)
+        once(table, unit)
+        return _adaptive(table, variant, baseline, made, probability, time, alpha, correction)
     if cluster is not None:
-        units, made = by_cluster(as_pandas(units), cluster, made, variant, probability, unit)
+        units, made = by_cluster(as_pandas(units), cluster, made, variant, shares, unit)
         unit = None
     by = tuple(
         dict.fromkeys(name for name in (strata, segments, exposed, over) if name is not None)
     )
-    source = _source(units, variant, made, probability, by, unit)
+    source = _source(units, variant, made, shares, by, unit)
     names = _names(source.rollup, variant, baseline)
     rules = Rules(alpha, horizon, NormalMixture(tuned_at), prior)
     asked = _Asked(source, made, names, rules, adjustment, correction, strata)
@@ -177,10 +197,10 @@ def lift(
     results = asked.results(None, srm)
     if exposed is not None:
         results += asked.exposed_results(exposed, srm)
-    results = asked.corrected(results)
+    results = _corrected(results, correction)
     parts, interactions = asked.by_segment(segments, srm) if segments else ([], [])
     periods, trends = asked.over_time(over, srm) if over else ([], [])
-    rows = [asked.told(each) for each in results]
+    rows = [_told(each, baseline, alpha) for each in results]
     return LiftReport(
         srm,
         tuple(rows),
@@ -454,27 +474,6 @@ class _Asked:
             replace(each, population="exposed") for each in self.results((exposed, (True,)), srm)
         ]
 
-    def corrected(self, found: list[_Compared]) -> list[_Compared]:
-        p_values = np.array([each.effect.p_value for each in found])
-        return [
-            replace(each, p_adjusted=float(p))
-            for each, p in zip(found, adjusted(p_values, self.correction), strict=True)
-        ]
-
-    def told(self, found: _Compared) -> LiftResult:
-        """A comparison in words."""
-        effect, metric = found.effect, found.metric
-        verdict = _verdict(effect, found.p_adjusted, self.rules.alpha)
-        chance = effect.chance_above_zero
-        return LiftResult(
-            metric.name, found.variant, self.names[0], found.n, found.mean, found.baseline_mean,
-            effect.difference, effect.low, effect.high,
-            effect.relative, effect.relative_low, effect.relative_high,
-            effect.p_value, effect.interval, verdict, effect.always_valid, found.adjustment,
-            found.p_adjusted, 1 - chance if metric.better == "down" else chance,
-            _advice(effect, verdict, metric), found.population,
-        )  # fmt: skip
-
     def by_segment(
         self, segments: str, srm: SampleRatio
     ) -> tuple[list[SegmentResult], list[Interaction]]:
@@ -541,6 +540,78 @@ class _Asked:
             f"{self.rules.prior.sd:g} of a unit's standard deviation, and holds at one look."
         )
         return (NO_CARRY_OVER, prior)
+
+
+def _shares(probability: Probability | Mapping[str, str]) -> Probability:
+    """Probabilities that do not change from draw to draw, None if they do."""
+    if isinstance(probability, Mapping):
+        found = {name: p for name, p in probability.items() if not isinstance(p, str)}
+        return found if len(found) == len(probability) else None
+    return probability
+
+
+def _adaptive(
+    table: pd.DataFrame,
+    variant: str,
+    baseline: str,
+    metrics: Sequence[Metric],
+    probability: object,
+    time: str | None,
+    alpha: float,
+    correction: Correction,
+) -> LiftReport:
+    """The report where a bandit gave out the variants."""
+    columns = {str(k): str(v) for k, v in dict(probability).items()}  # type: ignore[call-overload]  # a mapping
+    if time is None:
+        raise AttributionError("`time` is missing. A bandit's log is read in order: name a column.")
+    log = AdaptiveLog.of(table, variant, baseline, columns, time)
+    srm = log.sample_ratio()
+    found = []
+    for metric in metrics:
+        if isinstance(metric, Quantile) or len(metric.columns) > 1:
+            raise AttributionError(
+                f"`metrics` has {metric.name!r}; of a bandit's variants only means are compared, "
+                "without covariates."
+            )
+        rows, _ = prepared_rows(metric, {metric.column: numbers(table, metric.column, "metrics")})
+        for v, name in enumerate(log.names):
+            if v == 0:
+                continue
+            effect, mine, base = log.effect(rows[:, 0], v, alpha)
+            effect = _refused(srm) if srm.verdict == "failed" else effect
+            n = int((~np.isnan(rows[:, 0]) & (log.variant == v)).sum())
+            found.append(_Compared(metric, name, n, mine, base, effect, "none", "assigned"))
+    told = [_told(each, baseline, alpha) for each in _corrected(found, correction)]
+    return LiftReport(
+        srm,
+        tuple(told),
+        tuple(guardrails(told, metrics)),
+        findings=tuple(findings(told, metrics)),
+        notes=(NO_CARRY_OVER, ADAPTIVE),
+    )
+
+
+def _corrected(found: list[_Compared], correction: Correction) -> list[_Compared]:
+    p_values = np.array([each.effect.p_value for each in found])
+    return [
+        replace(each, p_adjusted=float(p))
+        for each, p in zip(found, adjusted(p_values, correction), strict=True)
+    ]
+
+
+def _told(found: _Compared, baseline: str, alpha: float) -> LiftResult:
+    """A comparison in words."""
+    effect, metric = found.effect, found.metric
+    verdict = _verdict(effect, found.p_adjusted, alpha)
+    chance = effect.chance_above_zero
+    return LiftResult(
+        metric.name, found.variant, baseline, found.n, found.mean, found.baseline_mean,
+        effect.difference, effect.low, effect.high,
+        effect.relative, effect.relative_low, effect.relative_high,
+        effect.p_value, effect.interval, verdict, effect.always_valid, found.adjustment,
+        found.p_adjusted, 1 - chance if metric.better == "down" else chance,
+        _advice(effect, verdict, metric), found.population,
+    )  # fmt: skip
 
 
 def _quantile(values: FloatArray, quantile: float) -> float:

@@ -126,8 +126,8 @@ def print_lift(report: dict[str, Any]) -> None:
             highlight=False,
         )
     for trend in report["trends"]:
-        where = f"{trend['metric']} in {trend['variant']}"
-        out.print(f"{where} over time: {trend['verdict']}", highlight=False)
+        place = f"{trend['metric']} in {trend['variant']}"
+        out.print(f"{place} over time: {trend['verdict']}", highlight=False)
     advice: dict[str, list[str]] = {}
     for r in report["results"]:
         advice.setdefault(r["advice"], []).append(f"{r['metric']} in {r['variant']}")
