@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from attribution.diagnostics import Diagnostics
     from attribution.effects import lift
     from attribution.evaluation import evaluate
+    from attribution.factors import Surface, SurfaceReport, across_surfaces, value_of_learning
     from attribution.joins import JoinedDecisions, JoinedUnits, join_decisions, join_units
     from attribution.lift_metrics import Count, Mean, Proportion, Quantile, Ratio, Retention
     from attribution.log import EvaluationLog
@@ -47,6 +48,9 @@ __all__ = [
     "Rollup",
     "SlateLog",
     "SlateTarget",
+    "Surface",
+    "SurfaceReport",
+    "across_surfaces",
     "counts",
     "cross_fit",
     "evaluate",
@@ -57,6 +61,7 @@ __all__ = [
     "matures_at",
     "metric_value",
     "roll_up",
+    "value_of_learning",
 ]
 
 _HOME = {
@@ -79,6 +84,9 @@ _HOME = {
     "Rollup": "rollups",
     "SlateLog": "slates",
     "SlateTarget": "slates",
+    "Surface": "factors",
+    "SurfaceReport": "factors",
+    "across_surfaces": "factors",
     "counts": "metrics",
     "cross_fit": "reward_models",
     "evaluate": "evaluation",
@@ -89,6 +97,7 @@ _HOME = {
     "matures_at": "metrics",
     "metric_value": "metrics",
     "roll_up": "rollups",
+    "value_of_learning": "factors",
 }
 
 
