@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from attribution.errors import AttributionError
 
 if TYPE_CHECKING:
+    from attribution.aa import AACheck, aa_check
     from attribution.continuous import ContinuousLog
     from attribution.contrasts import Prior
     from attribution.diagnostics import Diagnostics
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from attribution.slates import SlateLog, SlateTarget
 
 __all__ = [
+    "AACheck",
     "AttributionError",
     "ContinuousLog",
     "Count",
@@ -50,6 +52,7 @@ __all__ = [
     "SlateTarget",
     "Surface",
     "SurfaceReport",
+    "aa_check",
     "across_surfaces",
     "counts",
     "cross_fit",
@@ -65,6 +68,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "AACheck": "aa",
     "ContinuousLog": "continuous",
     "Count": "lift_metrics",
     "Diagnostics": "diagnostics",
@@ -86,6 +90,7 @@ _HOME = {
     "SlateTarget": "slates",
     "Surface": "factors",
     "SurfaceReport": "factors",
+    "aa_check": "aa",
     "across_surfaces": "factors",
     "counts": "metrics",
     "cross_fit": "reward_models",
