@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from attribution import AttributionError, Mean, Quantile, aa_check, contrasts
+from attribution import AttributionError, Mean, Quantile, aa_check
+from attribution.anytime import NormalMixture
 
 
 def revenue(n: int = 20_000) -> pd.DataFrame:
@@ -35,7 +36,7 @@ def test_an_interval_that_is_no_sequence_is_caught(monkeypatch: pytest.MonkeyPat
     def p_value(self: object, z_squared: float, clock: float, df: int = 1) -> float:
         return 0.0 if z_squared > 1.96**2 else 1.0
 
-    monkeypatch.setattr(contrasts.NormalMixture, "p_value", p_value)
+    monkeypatch.setattr(NormalMixture, "p_value", p_value)
     [check] = aa_check(revenue(), metrics=["bought"], seed=4, splits=60)
     assert check.alarms > 8
     assert check.verdict == "too many false alarms"
