@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +23,7 @@ from attribution.intervals import (
     spread,
     unit_sums,
 )
+from attribution.multiplicity import Familywise, adjusted
 from attribution.report import Comparison
 from attribution.sequences import Bounded, bernstein_lower, bernstein_p, betting_lower, betting_p
 from attribution.trials import (
@@ -35,9 +35,9 @@ from attribution.trials import (
     Trial,
     known_rows,
 )
+from attribution.wording import NOT_SHOWN, moved
 
 FloatArray = npt.NDArray[np.float64]
-Multiplicity = Literal["holm", "none"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,26 +108,22 @@ class Pair:
         return kind, found, min(1.0, 2 * min(p_of(each, 0.0, alpha / 2) for each in (up, down)))
 
 
-def compare(pairs: Sequence[Pair], alpha: float, multiplicity: Multiplicity) -> list[Comparison]:
+def compare(pairs: Sequence[Pair], alpha: float, correction: Familywise) -> list[Comparison]:
     """The comparisons of one estimator, adjusted for there being several of them.
 
     With ``holm`` the p-values are Holm's, which keep the chance of any false finding among the
     pairs below ``alpha``; the adjusted intervals are Bonferroni's, of level 1 − alpha / pairs,
     which all hold at once (Holm's own have no finite ends for what it rejects first).
-
-    References
-    ----------
-    Holm (1979), A Simple Sequentially Rejective Multiple Test Procedure, Scandinavian Journal of
-    Statistics 6(2).
     """
     count = len(pairs)
-    several = multiplicity == "holm" and count > 1
+    several = correction == "holm" and count > 1
     plain = [pair.found(alpha) for pair in pairs]
     p = np.array([each[2] for each in plain])
-    adjusted = holm(p) if several else p
+    corrected = adjusted(p, correction)
     rows = []
     for index, (pair, (name, found, p_value)) in enumerate(zip(pairs, plain, strict=True)):
         wide = pair.found(alpha / count)[1] if several else found
+        verdict = _verdict(pair, found, float(corrected[index]), alpha)
         rows.append(
             Comparison(
                 pair.target,
@@ -139,24 +135,42 @@ def compare(pairs: Sequence[Pair], alpha: float, multiplicity: Multiplicity) -> 
                 found.high,
                 name,
                 p_value,
-                float(adjusted[index]),
+                float(corrected[index]),
                 # At a wider level the interval may have another centre, yet never be narrower.
                 min(wide.low, found.low),
                 max(wide.high, found.high),
                 f"p: Holm, interval: Bonferroni, of {count}" if several else "none",
+                verdict,
+                _advice(verdict, pair.against),
             )
         )
     return rows
 
 
-def holm(p: FloatArray) -> FloatArray:
-    """Holm's adjusted p-values, in the order given; a NaN stays one and counts for nothing."""
-    adjusted = np.full(len(p), math.nan)
-    known = np.flatnonzero(~np.isnan(p))
-    order = known[np.argsort(p[known], kind="stable")]
-    steps = p[order] * np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
-    return adjusted
+def _verdict(pair: Pair, found: Interval, p_value: float, alpha: float) -> str:
+    if math.isnan(found.low):
+        return "no interval: the reward never varied"
+    if pair.first.biased:
+        return "no verdict: the estimator is biased"
+    return moved(found.value, p_value, alpha)
+
+
+def _advice(verdict: str, against: str) -> str:
+    """What to do next; which direction is better, an evaluation does not know."""
+    if verdict == NOT_SHOWN:
+        return (
+            "log more before you choose, or choose by something else if no difference within the "
+            "interval matters"
+        )
+    if verdict.startswith("no verdict"):
+        return "read it beside an unbiased estimator, and go by that"
+    if verdict.startswith("no interval"):
+        return "declare the reward's range, or wait until it varies"
+    how = "more" if verdict == "higher" else "less"
+    return (
+        f"it brings {how} than {against} would have on this log: confirm what you like of it in an "
+        "experiment"
+    )
 
 
 def _beside_logging(

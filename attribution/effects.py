@@ -43,6 +43,7 @@ from attribution.rollups import (
 )
 from attribution.sample_ratio import sample_ratio
 from attribution.variant_means import VariantMeans, from_moments, from_rows
+from attribution.wording import NO_CARRY_OVER, NOT_SHOWN, moved
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
@@ -53,10 +54,6 @@ Where: TypeAlias = tuple[str, tuple[object, ...]] | None
 TUNED_AT: Final = 1_000
 _EXPOSURE: Final = "exposure differs"
 _FAILED: Final = frozenset({"failed", _EXPOSURE})
-NO_CARRY_OVER: Final = (
-    "No estimate here sees what one unit's variant did to another, or carries over to its later "
-    "decisions."
-)
 ADAPTIVE: Final = (
     "A bandit gave out the variants: means are weighted by the logged probabilities, and intervals "
     "hold at one look."
@@ -497,7 +494,7 @@ class _Asked:
             Interaction(
                 pair[0].metric.name, pair[0].variant, len(pair), float(p), float(p_adjusted),
                 "not tested" if math.isnan(p)
-                else "differs" if p_adjusted < self.rules.alpha else "no difference shown",
+                else "differs" if p_adjusted < self.rules.alpha else NOT_SHOWN,
             )
             for pair, p, p_adjusted in zip(pairs, p_values, corrected, strict=True)
         ]  # fmt: skip
@@ -628,9 +625,7 @@ def _refused(srm: SampleRatio) -> Effect:
 def _verdict(effect: Effect, p_value: float, alpha: float) -> str:
     if effect.why_not:
         return f"no interval: {effect.why_not}"
-    if not p_value < alpha:
-        return "no difference shown"
-    return "higher" if effect.difference > 0 else "lower"
+    return moved(effect.difference, p_value, alpha)
 
 
 def _advice(effect: Effect, verdict: str, metric: Metric) -> str:
@@ -639,7 +634,7 @@ def _advice(effect: Effect, verdict: str, metric: Metric) -> str:
         return "find why units were lost or gained by variant; read no effect until then"
     if effect.why_not:
         return "wait for more units, or check how the metric is logged if none varies"
-    if verdict == "no difference shown":
+    if verdict == NOT_SHOWN:
         return (
             f"an effect from {effect.low:.3g} to {effect.high:.3g} is not excluded: "
             "wait, or stop if none of that matters"

@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from attribution.adaptive import context_shares, snapshot_shares
-from attribution.comparisons import Multiplicity, Pair, compare
+from attribution.comparisons import Pair, compare
 from attribution.continuous import ContinuousLog
 from attribution.diagnostics import Checks, Diagnostics, check_log, diagnose
 from attribution.errors import AttributionError
 from attribution.estimators import ESTIMATORS, Estimator, Evidence, on_policy
 from attribution.intervals import blocks
 from attribution.log import EvaluationLog
+from attribution.multiplicity import Familywise
 from attribution.report import Comparison, EvaluationReport, Result
 from attribution.reward_models import ModelName, cross_fit, fit_earlier
 from attribution.slates import SlateLog, SlateTarget
@@ -66,7 +67,7 @@ def evaluate(
     tuning: Mapping[str, float | Sequence[float]] | None = None,
     mixture: Mixture = "naive",
     history: Iterable[npt.ArrayLike] | None = None,
-    multiplicity: Multiplicity = "holm",
+    correction: Familywise = "holm",
     seed: int = 0,
 ) -> EvaluationReport:
     """Value of each target by each estimator, with intervals, comparisons and diagnostics.
@@ -116,7 +117,7 @@ def evaluate(
         its inverse variance.
     history
         For ``caw_aipw``; see `attribution.adaptive.context_shares`.
-    multiplicity
+    correction
         ``holm`` adjusts the comparisons of an estimator for being several; or ``none``.
     seed
         Of the bootstrap.
@@ -129,7 +130,7 @@ def evaluate(
     """
     options = tuning or {}
     _check_arguments(log, targets, estimators, against, alpha)
-    _check_options(log, interval, mixture, multiplicity, options)
+    _check_options(log, interval, mixture, correction, options)
     study: _Study | SlateStudy | KernelStudy
     if isinstance(log, SlateLog):
         sample = sample_of(log.reward.sum(axis=1), log.unit, log.reward_range)
@@ -171,7 +172,7 @@ def evaluate(
         sides = {name: trials[name][each] for name in targets}
         if each in logging:
             sides[LOGGING] = logging[each]
-        comparisons += _compared(each, sides, diagnostics, against, draws, alpha, multiplicity)
+        comparisons += _compared(each, sides, diagnostics, against, draws, alpha, correction)
     return EvaluationReport(tuple(results), tuple(comparisons), diagnostics)
 
 
@@ -408,7 +409,7 @@ def _compared(
     against: str | None,
     draws: Mapping[int, FloatArray],
     alpha: float,
-    multiplicity: Multiplicity,
+    correction: Familywise,
 ) -> list[Comparison]:
     """The differences that ``against`` asks for, by one estimator."""
     if against is None:
@@ -431,7 +432,7 @@ def _compared(
                 None if ours[0] is None or ours[1] is None else ours[0] - ours[1],
             )
         )
-    found = {(row.target, row.against): row for row in compare(pairs, alpha, multiplicity)}
+    found = {(row.target, row.against): row for row in compare(pairs, alpha, correction)}
     return [found.get(pair) or Comparison.refused(*pair, estimator) for pair in asked]
 
 
@@ -467,13 +468,13 @@ def _check_options(
     log: object,
     interval: str,
     mixture: str,
-    multiplicity: str,
+    correction: str,
     tuning: Mapping[str, float | Sequence[float]],
 ) -> None:
     known = {
         "interval": (interval, INTERVALS),
         "mixture": (mixture, get_args(Mixture)),
-        "multiplicity": (multiplicity, get_args(Multiplicity)),
+        "correction": (correction, get_args(Familywise)),
     }
     for field, (value, choices) in known.items():
         if value not in choices:

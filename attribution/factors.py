@@ -23,6 +23,7 @@ from attribution.report import LiftReport, SampleRatio
 from attribution.rollups import roll_up
 from attribution.sample_ratio import sample_ratio
 from attribution.variant_means import VariantMeans, from_moments
+from attribution.wording import moved
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -226,8 +227,7 @@ def _judged(
     se = math.sqrt(float(weights**2 @ variance))
     half = mixture.widening(clock, alpha) * se
     p_value = mixture.p_value((difference / se) ** 2, clock)
-    moved = "higher" if difference > 0 else "lower"
-    verdict = moved if p_value < alpha else "no difference shown"
+    verdict = moved(difference, p_value, alpha)
     return difference, difference - half, difference + half, p_value, "sequence", verdict
 
 

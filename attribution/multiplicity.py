@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
+# Those for which there are intervals that all hold at once.
+Familywise: TypeAlias = Literal["none", "holm"]
 Correction: TypeAlias = Literal["none", "holm", "benjamini_hochberg"]
 
 

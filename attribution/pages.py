@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from attribution.plots import Bar, Interval, Point, band_plot, bar_plot, interval_plot
+from attribution.wording import comparison_advice, ends, left_out
 
 Report = Mapping[str, Any]
 
@@ -21,7 +22,7 @@ max-width:60rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.6rem;margin:0 0 .5rem}h2{font-size:1.15rem;margin:2rem 0 .5rem}
 table{border-collapse:collapse;width:100%;font-size:.875rem;font-variant-numeric:tabular-nums}
 th,td{text-align:left;padding:.35rem .6rem;border-bottom:1px solid var(--rule);vertical-align:top}
-td.n,th.n{text-align:right;white-space:nowrap}
+td.n,th.n{text-align:right}td.n,th.n,td.ends{white-space:nowrap}
 .wide{overflow-x:auto}.soft{color:var(--soft)}.good{color:var(--good)}.bad{color:var(--bad)}
 .open{color:var(--open)}.note{border-left:4px solid var(--bad);padding:.2rem .8rem}
 svg{width:100%;height:auto;font:12px system-ui,sans-serif;fill:var(--ink)}
@@ -67,7 +68,7 @@ def lift_page(report: Report) -> str:
     if report["segments"]:
         body.append("<h2>Segments</h2>")
         body.append(_segments(report["segments"], report["interactions"]))
-    return _page(title, [*body, *_left_out(report)])
+    return _page(title, [*body, *_notes(report)])
 
 
 def ope_page(report: Report) -> str:
@@ -86,8 +87,20 @@ def ope_page(report: Report) -> str:
     if rows:
         body.append(f"<h2>Values ({escape(report['metric'])} per {escape(report['row'])})</h2>")
         body.append(interval_plot("Values of targets", rows, _number))
-    header = ("target", "estimator", "value", "se", "low", "high", "interval", "n", "n_units")
-    body.append(_table(header, [[r[name] for name in header] for r in report["results"]]))
+    values = ("target", "estimator", "value", "se", "95 %", "by", "rows", "units")
+    body.append(
+        _table(
+            values,
+            [
+                (
+                    *(r[name] for name in ("target", "estimator", "value", "se")),
+                    ends(r["low"], r["high"]),
+                    *(r[name] for name in ("interval", "n", "n_units")),
+                )
+                for r in report["results"]
+            ],
+        )
+    )
     if report["comparisons"]:
         body.append("<h2>Paired differences on the same log</h2>")
         pairs = [
@@ -101,8 +114,9 @@ def ope_page(report: Report) -> str:
             if c["low"] is not None
         ]
         body.append(interval_plot("Paired differences", pairs, _number))
-        paired = ("target", "against", "estimator", "difference", "se", "low", "high", "interval")
-        body.append(_table(paired, [[c[name] for name in paired] for c in report["comparisons"]]))
+        body.append(_paired_table(report["comparisons"]))
+        items = "".join(f"<li>{escape(said)}</li>" for said in comparison_advice(report))
+        body.append(f"<h2>What next</h2><ul>{items}</ul>")
     body.append("<h2>Weights and overlap</h2>")
     for field, said in (
         ("ess", "Effective units"),
@@ -115,7 +129,7 @@ def ope_page(report: Report) -> str:
             if d.get(field) is not None
         ]
         body.append(f'<h3 class="soft">{said}</h3>' + bar_plot(said, bars, _number))
-    return _page(f"Value of targets for {place}", [*body, *_left_out(report)])
+    return _page(f"Value of targets for {place}", [*body, *_notes(report)])
 
 
 def _lift_table(results: Sequence[Report]) -> str:
@@ -130,11 +144,27 @@ def _lift_table(results: Sequence[Report]) -> str:
                 r["baseline_mean"],
                 r["mean"],
                 r["difference"],
-                _ends(r["low"], r["high"]),
+                ends(r["low"], r["high"]),
                 r["verdict"],
                 r["advice"],
             )
             for r in results
+        ],
+    )
+
+
+def _paired_table(comparisons: Sequence[Report]) -> str:
+    header = ("target", "against", "estimator", "difference", "95 %", "all at once", "p adjusted")
+    return _table(
+        (*header, "by", "verdict"),
+        [
+            (
+                *(c[name] for name in ("target", "against", "estimator", "difference")),
+                ends(c["low"], c["high"]),
+                ends(c["low_adjusted"], c["high_adjusted"]),
+                *(c[name] for name in ("p_adjusted", "interval", "verdict")),
+            )
+            for c in comparisons
         ],
     )
 
@@ -173,7 +203,7 @@ def _segments(segments: Sequence[Report], interactions: Sequence[Report]) -> str
     table = _table(
         (*header, "interval", "verdict"),
         [
-            (*(s[name] for name in header), _ends(s["low"], s["high"]), s["verdict"])
+            (*(s[name] for name in header), ends(s["low"], s["high"]), s["verdict"])
             for s in segments
         ],
     )
@@ -185,11 +215,8 @@ def _segments(segments: Sequence[Report], interactions: Sequence[Report]) -> str
     return f"{table}<ul>{told}</ul>"
 
 
-def _left_out(report: Report) -> list[str]:
-    notes = [*report.get("notes", ())]
-    for name, value in report.get("left_out", {}).items():
-        counts = value.items() if isinstance(value, dict) else [("", value)]
-        notes += [f"{n:,} {name.replace('_', ' ')} {of}".strip() for of, n in counts if n]
+def _notes(report: Report) -> list[str]:
+    notes = [*report.get("notes", ()), *left_out(report)]
     if not notes:
         return []
     return [f'<ul class="soft">{"".join(f"<li>{escape(note)}</li>" for note in notes)}</ul>']
@@ -216,11 +243,19 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     )
     lines = "".join(
         "<tr>"
-        + "".join(f"<td{c}>{escape(_text(v))}</td>" for v, c in zip(row, cells, strict=True))
+        + "".join(
+            f"<td{c or _ends_class(v)}>{escape(_text(v))}</td>"
+            for v, c in zip(row, cells, strict=True)
+        )
         + "</tr>"
         for row in rows
     )
     return f'<div class="wide"><table><tr>{head}</tr>{lines}</table></div>'
+
+
+def _ends_class(value: Any) -> str:
+    """The class that keeps an interval's two ends on one line."""
+    return ' class="ends"' if isinstance(value, str) and value.startswith("[") else ""
 
 
 def _tone(row: Report) -> str:
@@ -236,10 +271,6 @@ def _text(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return _number(value) if isinstance(value, float) else str(value)
-
-
-def _ends(low: float | None, high: float | None) -> str:
-    return "–" if low is None or high is None else f"[{low:.4g}, {high:.4g}]"
 
 
 def _known(value: float | None) -> float:

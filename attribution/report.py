@@ -11,6 +11,7 @@ import pandas as pd
 
 from attribution.diagnostics import Diagnostics
 from attribution.pages import lift_page
+from attribution.wording import NO_CARRY_OVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,8 @@ class Comparison:
 
     ``p_value`` is of no difference, dual to the interval, and NaN of a biased estimator.
     ``p_adjusted``, ``low_adjusted`` and ``high_adjusted`` allow for all differences that were
-    asked of this estimator, as ``adjustment`` says; they repeat the others where there is one.
+    asked of this estimator, as ``correction`` says; they repeat the others where there is one.
+    ``verdict`` goes by ``p_adjusted``; ``advice`` says what to do next.
     """
 
     target: str
@@ -60,23 +62,30 @@ class Comparison:
     p_adjusted: float
     low_adjusted: float
     high_adjusted: float
-    adjustment: str
+    correction: str
+    verdict: str
+    advice: str
 
     @classmethod
     def refused(cls, target: str, against: str, estimator: str) -> Comparison:
         nan = math.nan
         return cls(
-            target, against, estimator, nan, nan, nan, nan, "none", nan, nan, nan, nan, "none"
-        )
+            target, against, estimator, nan, nan, nan, nan, "none", nan, nan, nan, nan, "none",
+            "no value: a side is not estimable", "read the diagnostics' reason",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationReport:
-    """What `attribution.evaluate` found; read ``diagnostics`` before the values."""
+    """What `attribution.evaluate` found; read ``diagnostics`` before the values.
+
+    ``notes`` say under which assumptions the numbers hold.
+    """
 
     results: tuple[Result, ...]
     comparisons_made: tuple[Comparison, ...]
     diagnostics: Mapping[str, Diagnostics]
+    notes: tuple[str, ...] = (NO_CARRY_OVER,)
 
     def table(self) -> pd.DataFrame:
         """One row for each target and estimator; the columns are the fields of `Result`."""
@@ -92,6 +101,7 @@ class EvaluationReport:
             "results": [_plain(row) for row in self.results],
             "comparisons": [_plain(row) for row in self.comparisons_made],
             "diagnostics": {name: each.to_json() for name, each in self.diagnostics.items()},
+            "notes": list(self.notes),
         }
 
 

@@ -37,7 +37,6 @@ from experiments import Experiment, UnitRange
 from policies import Action, Policy, PolicyError, apply_floor
 
 ESTIMATORS = ("ips", "snips", "dm", "dr")
-CARRY_OVER = "Effects of one decision of a unit on its later ones are not seen here."
 
 Period = Literal["day", "week", "month"]
 # ISO years with their weeks, so that the text's order is time's.
@@ -221,7 +220,7 @@ def ope_report(
     if not targets:
         raise ReportError("`--target` is missing; name a policy, an action, uniform or a file")
     rows = _rows(source, surface, slot, metric, units, as_of_us)
-    notes = [CARRY_OVER]
+    notes: list[str] = []
     more = [against] if against and against not in (*targets, "logging", "all") else []
     names = [*targets, *more]
     pmfs = {name: _target(source, rows, slot, name, units, notes) for name in names}
@@ -253,7 +252,7 @@ def ope_report(
         "row": "draw" if rows.sticky else "decision",
         **report.to_json(),
         "left_out": dict(rows.left_out),
-        "notes": notes,
+        "notes": [*report.notes, *notes],
     }
 
 

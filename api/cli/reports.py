@@ -12,6 +12,7 @@ import typer
 from api.cli.console import err, errors_told, out, print_json, print_table
 from api.cli.options import DEFAULT_DATABASE, Json, Log, OptionalDatabase, Units
 from attribution.pages import lift_page, ope_page
+from attribution.wording import comparison_advice, ends, left_out, lift_advice
 from engine.errors import RequestError
 from engine.ids import system_clock
 from experiments import UnitRange, parse_units
@@ -19,6 +20,7 @@ from experiments import UnitRange, parse_units
 Html = Annotated[
     Path | None, typer.Option("--html", help="File to which the report is written as a page.")
 ]
+_VERDICT_STYLES = {"ok": "green", "weak": "yellow", "not_estimable": "red"}
 Metrics = Annotated[list[str] | None, typer.Option("--metric", help="A metric; may be repeated.")]
 
 
@@ -109,7 +111,7 @@ def print_lift(report: dict[str, Any]) -> None:
                 r["mean"],
                 r["baseline_mean"],
                 r["difference"],
-                _interval(r["low"], r["high"]),
+                ends(r["low"], r["high"]),
                 _percent(r["relative"], r["relative_low"], r["relative_high"]),
                 r["verdict"],
             )
@@ -128,11 +130,8 @@ def print_lift(report: dict[str, Any]) -> None:
     for trend in report["trends"]:
         place = f"{trend['metric']} in {trend['variant']}"
         out.print(f"{place} over time: {trend['verdict']}", highlight=False)
-    advice: dict[str, list[str]] = {}
-    for r in report["results"]:
-        advice.setdefault(r["advice"], []).append(f"{r['metric']} in {r['variant']}")
-    for said, where in advice.items():
-        out.print(f"{', '.join(where)}: {said}", highlight=False)
+    for said in lift_advice(report):
+        out.print(said, highlight=False)
     _print_notes(report)
 
 
@@ -179,79 +178,81 @@ def ope(
 
 
 def print_ope(report: dict[str, Any]) -> None:
-    """Print an off-policy report: values, paired differences, diagnostics."""
-    place = f"{report['surface']}.{report['slot']}"
-    print_table(
-        f"Value of targets for {place} ({report['metric']} per {report['row']})",
-        ("target", "estimator", "value", "se", "interval", "by", "rows", "units"),
-        [
-            (
-                r["target"],
-                r["estimator"],
-                r["value"],
-                r["se"],
-                _interval(r["low"], r["high"]),
-                r["interval"],
-                r["n"],
-                r["n_units"],
-            )
-            for r in report["results"]
-        ],
-    )
-    if report["comparisons"]:
-        print_table(
-            "Paired differences on the same log",
-            ("target", "against", "estimator", "difference", "se", "interval", "by", "p adjusted"),
-            [
-                (
-                    c["target"],
-                    c["against"],
-                    c["estimator"],
-                    c["difference"],
-                    c["se"],
-                    _interval(c["low"], c["high"]),
-                    c["interval"],
-                    c["p_adjusted"],
-                )
-                for c in report["comparisons"]
-            ],
-        )
+    """Print an off-policy report: diagnostics first, then values, differences and what to do."""
+    seen = report["diagnostics"]
     print_table(
         "Diagnostics",
-        ("target", "verdict", "effective units", "largest share", "mean weight"),
+        ("target", "verdict", "effective units", "largest share", "largest weight", "mean weight"),
         [
             (
                 name,
                 d["verdict"],
                 d["ess"],
                 d["max_weight_share"],
+                d["max_weight"],
                 d["mean_weight"],
             )
-            for name, d in report["diagnostics"].items()
+            for name, d in seen.items()
         ],
     )
-    for name, d in report["diagnostics"].items():
-        if d["verdict"] != "ok":
-            out.print(f"{name} is {d['verdict']}: {d['reason']}", highlight=False)
+    for name, d in seen.items():
+        style = _VERDICT_STYLES[d["verdict"]]
+        out.print(f"{name} is [{style}]{d['verdict']}[/]: {d['reason']}", highlight=False)
+    place = f"{report['surface']}.{report['slot']}"
+    print_table(
+        f"Value of targets for {place} ({report['metric']} per {report['row']})",
+        ("target", "estimator", "value", "se", "95 %", "by", "rows", "units", "verdict"),
+        [
+            (
+                r["target"],
+                r["estimator"],
+                r["value"],
+                r["se"],
+                ends(r["low"], r["high"]),
+                r["interval"],
+                r["n"],
+                r["n_units"],
+                seen[r["target"]]["verdict"],
+            )
+            for r in report["results"]
+        ],
+    )
+    compared = report["comparisons"]
+    if compared:
+        print_table(
+            "Paired differences on the same log",
+            (
+                *("target", "against", "estimator", "difference", "95 %"),
+                *("all at once", "p adjusted", "by", "verdict"),
+            ),
+            [
+                (
+                    c["target"],
+                    c["against"],
+                    c["estimator"],
+                    c["difference"],
+                    ends(c["low"], c["high"]),
+                    ends(c["low_adjusted"], c["high_adjusted"]),
+                    c["p_adjusted"],
+                    c["interval"],
+                    c["verdict"],
+                )
+                for c in compared
+            ],
+        )
+        for said in comparison_advice(report):
+            out.print(said, highlight=False)
+    else:
+        out.print("compare with what was logged: --against logging", highlight=False)
     _print_notes(report)
 
 
 def _print_notes(report: dict[str, Any]) -> None:
-    left: list[str] = []
-    for name, value in report["left_out"].items():
-        words = name.replace("_", " ")
-        counts = value.items() if isinstance(value, dict) else [("", value)]
-        left += [f"{count:,} {words} {metric}".strip() for metric, count in counts if count]
+    left = left_out(report)
     if left:
         err.print(f"left out: {', '.join(left)}", highlight=False)
     for note in report["notes"]:
         err.print(f"note: {note}", highlight=False)
-
-
-def _interval(low: float | None, high: float | None) -> str:
-    if low is None or high is None:
-        return "–"
-    return f"[{low:.4g}, {high:.4g}]"
 
 
 def _percent(value: float | None, low: float | None, high: float | None) -> str:

@@ -449,10 +449,13 @@ def test_off_policy_values_are_answered_as_json(quick: InProcess) -> None:
     for row in report["results"]:
         assert row.keys() == {
             "target", "estimator", "value", "se", "low", "high", "interval", "n", "n_units",
+            "hyperparameter", "note",
         }  # fmt: skip
     for row in report["comparisons"]:
         assert row.keys() == {
             "target", "against", "estimator", "difference", "se", "low", "high", "interval",
+            "p_value", "p_adjusted", "low_adjusted", "high_adjusted", "correction", "verdict",
+            "advice",
         }  # fmt: skip
     assert report["diagnostics"].keys() == {"B", "flat"}
     for diagnostics in report["diagnostics"].values():

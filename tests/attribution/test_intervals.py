@@ -13,7 +13,6 @@ from statsmodels.stats.multitest import multipletests
 
 from attribution import AttributionError, EvaluationLog, evaluate
 from attribution.bootstrap import poisson_sums
-from attribution.comparisons import holm
 from attribution.diagnostics import tail_index
 from attribution.intervals import (
     Spread,
@@ -252,13 +251,6 @@ def test_cressie_read_as_an_estimator_brings_its_own_interval() -> None:
     assert (row.value, row.low, row.high) == (forced.value, forced.low, forced.high)
 
 
-def test_holm_is_that_of_statsmodels() -> None:
-    p = np.random.default_rng(9).random(12) ** 3
-    np.testing.assert_allclose(holm(p), multipletests(p, method="holm")[1], rtol=1e-12)
-    known = np.array([0.01, np.nan, 0.04])
-    np.testing.assert_allclose(holm(known), [0.02, np.nan, 0.04])
-
-
 def test_all_targets_are_compared_with_logging_and_each_other_and_adjusted() -> None:
     world = mild(0.4)
     log = world.log(np.random.default_rng(10), single(4000))
@@ -274,12 +266,12 @@ def test_all_targets_are_compared_with_logging_and_each_other_and_adjusted() -> 
     ips = table[table["estimator"] == "ips"]
     reference = multipletests(ips["p_value"], method="holm")[1]
     np.testing.assert_allclose(ips["p_adjusted"], reference, rtol=1e-12)
-    assert set(ips["adjustment"]) == {"p: Holm, interval: Bonferroni, of 6"}
+    assert set(ips["correction"]) == {"p: Holm, interval: Bonferroni, of 6"}
     reach = stats.t.ppf(1 - 0.025 / 6, 3999) * ips["se"]
     np.testing.assert_allclose(ips["high_adjusted"] - ips["difference"], reach, rtol=1e-9)
-    alone = evaluate(log, targets, ["ips"], against="all", multiplicity="none").comparisons()
+    alone = evaluate(log, targets, ["ips"], against="all", correction="none").comparisons()
     assert (alone["p_adjusted"] == alone["p_value"]).all()
-    assert set(alone["adjustment"]) == {"none"}
+    assert set(alone["correction"]) == {"none"}
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,8 @@ def test_the_page_of_an_off_policy_report_shows_weights_and_refusals() -> None:
         ],
         "comparisons": [
             {"target": "B", "against": "C", "estimator": "ips", "difference": 0.1, "se": 0.01,
-             "low": 0.08, "high": 0.12, "interval": "jackknife"},
+             "low": 0.08, "high": 0.12, "interval": "jackknife", "low_adjusted": 0.07,
+             "high_adjusted": 0.13, "p_adjusted": 0.01, "verdict": "higher", "advice": "try <it>"},
         ],
         "diagnostics": {
             "B": {"verdict": "ok", "reason": "", **known},
@@ -172,4 +173,5 @@ def test_the_page_of_an_off_policy_report_shows_weights_and_refusals() -> None:
     assert '<b class="bad">not_estimable</b>: ESS of 2 &amp; less' in page
     root = ET.fromstring(page[page.index("<body>") : page.index("</body>") + len("</body>")])
     assert len(list(root.iter(f"{SVG}svg"))) == 5
+    assert "B against C by ips: try &lt;it&gt;" in page
     assert "3 open windows" in page
