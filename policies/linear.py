@@ -1,4 +1,4 @@
-"""Ridge contextual bandits: LinUCB, and linear Thompson sampling with its exact pmf.
+"""Ridge contextual bandits: LinUCB, linear Thompson sampling with its exact pmf, SquareCB, greedy.
 
 Each action a has a ridge regression of the reward on the encoded context x (d numbers, see
 `policies.encoding`), with penalty λ = ``l2``:
@@ -23,6 +23,8 @@ the mean of what the ridge objectives attain at their minimum (the recursive lea
 identity, Plackett 1950). So one ``alpha`` serves clicks and revenues alike: multiplying all
 rewards, or adding to them, changes no probability. Before the first decision σ̂ is 1.
 
+Beside the encoded columns a model may read random Fourier features of them (`policies.fourier`).
+
 An action's features are constant for that action, so a model per action can make nothing of them:
 these kinds read the context alone. The kind ``vw`` reads both.
 
@@ -36,7 +38,7 @@ Payoffs, ICML.
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import msgspec
 import numpy as np
@@ -45,6 +47,7 @@ import numpy.typing as npt
 from policies.base import BasePolicy, check_feedback
 from policies.encoding import Column, Encoder
 from policies.errors import PolicyError
+from policies.fourier import LEAST, Fourier
 from policies.parameters import ActionId, Parameters
 from policies.quadrature import largest_gaussian
 from policies.snapshots import Array, Snapshot
@@ -53,15 +56,9 @@ from policies.types import LARGEST_NUMBER, Action, Context, Feedback, FloatArray
 _CHUNK_ROWS = 16_384
 
 
-class LinearParameters(Parameters, frozen=True):
-    """Parameters of `LinUCB` and `LinTS`."""
+class RidgeParameters(Parameters, frozen=True):
+    """Parameters of every ridge kind; all that `LinGreedy` has."""
 
-    alpha: Annotated[
-        float,
-        msgspec.Meta(
-            ge=0, le=1e3, description="Exploration, in residual standard deviations of the reward."
-        ),
-    ] = 1.0
     l2: Annotated[
         float, msgspec.Meta(ge=1e-9, le=1e9, description="Ridge penalty λ on every coefficient.")
     ] = 1.0
@@ -75,10 +72,48 @@ class LinearParameters(Parameters, frozen=True):
             ge=1, le=1024, description="Strings of one attribute that have columns of their own."
         ),
     ] = 64
+    fourier: Annotated[
+        int,
+        msgspec.Meta(
+            ge=0,
+            le=1024,
+            description="Random Fourier features beside the columns, for curves and interactions.",
+        ),
+    ] = 0
+    seed: Annotated[
+        int, msgspec.Meta(ge=0, le=2**53, description="Of the Fourier features' frequencies.")
+    ] = 0
 
     def __post_init__(self) -> None:
         if self.features is not None and len(set(self.features)) != len(self.features):
             raise ValueError("features holds a name twice. Name each attribute once")
+        if 0 < self.fourier < LEAST:
+            raise ValueError(f"fourier is {self.fourier}. Give 0 for none, or at least {LEAST}")
+
+
+class LinearParameters(RidgeParameters, frozen=True):
+    """Parameters of `LinUCB` and `LinTS`."""
+
+    alpha: Annotated[
+        float,
+        msgspec.Meta(
+            ge=0, le=1e3, description="Exploration, in residual standard deviations of the reward."
+        ),
+    ] = 1.0
+
+
+class SquareCBParameters(RidgeParameters, frozen=True):
+    """Parameters of `LinSquareCB`."""
+
+    gamma: Annotated[
+        float,
+        msgspec.Meta(
+            ge=0, le=1e6, description="Greed: how fast a gap in expected reward takes probability."
+        ),
+    ] = 1.0
+
+
+R = TypeVar("R", bound=RidgeParameters)
 
 
 class _State(msgspec.Struct, forbid_unknown_fields=True):
@@ -90,10 +125,14 @@ class _State(msgspec.Struct, forbid_unknown_fields=True):
     residual: Annotated[float, msgspec.Meta(ge=0)]
     residual_cross: float
     residual_one: Annotated[float, msgspec.Meta(ge=0)]
+    fourier_learned: Annotated[int, msgspec.Meta(ge=0)] = 0
+    fourier_length: Annotated[float, msgspec.Meta(ge=0)] = 0.0
 
 
-class _Linear(BasePolicy[LinearParameters]):
+class _Linear(BasePolicy[R]):
     """Ridge models stacked over actions; subclasses turn means and deviations into a pmf.
+
+    A model reads the Fourier features first, then the encoder's columns, which grow.
 
     The last row of each stack is an action never learned from: the prior. Unknown actions
     index it, and a new action copies it. Coefficients are (2, k, d): of the reward, and of 1.
@@ -102,14 +141,16 @@ class _Linear(BasePolicy[LinearParameters]):
     that tell them apart survive the subtraction of m.
     """
 
-    parameters_model = LinearParameters
+    explores: ClassVar[bool] = True  # whether deviations are read
 
-    def __init__(self, parameters: LinearParameters) -> None:
+    def __init__(self, parameters: R) -> None:
         super().__init__(parameters)
+        d = 1 + parameters.fourier
         self._encoder = Encoder(parameters.features, parameters.max_categories)
         self._index: dict[str, int] = {}
-        self._covariance = np.full((1, 1, 1), 1.0 / parameters.l2)
-        self._coefficients = np.zeros((2, 1, 1))
+        self._fourier = Fourier(parameters.fourier, parameters.seed) if parameters.fourier else None
+        self._covariance = np.eye(d)[None] / parameters.l2
+        self._coefficients = np.zeros((2, 1, d))
         self._decisions = 0
         self._origin = 0.0
         self._total = 0.0
@@ -135,9 +176,11 @@ class _Linear(BasePolicy[LinearParameters]):
         pmf = np.empty((len(contexts), len(rows)))
         for start in range(0, len(contexts), _CHUNK_ROWS):
             x, unseen = self._encoder.encode_many(contexts[start : start + _CHUNK_ROWS])
-            variance = np.empty((len(x), len(rows)))
-            for position, row in enumerate(rows):
-                variance[:, position] = np.einsum("nd,nd->n", x @ self._covariance[row], x)
+            x = self._with_fourier(x)
+            variance = np.zeros((len(x), len(rows)))
+            if self.explores:
+                for position, row in enumerate(rows):
+                    variance[:, position] = np.einsum("nd,nd->n", x @ self._covariance[row], x)
             mean = x @ self._centred_coefficients()[rows].T
             deviation = self._deviation(variance, unseen[:, None])
             pmf[start : start + len(x)] = self._choose(mean, deviation)
@@ -159,7 +202,9 @@ class _Linear(BasePolicy[LinearParameters]):
                 x, _ = self._encoder.encode(item.context)
             for column, factor in self._encoder.widen_units(item.context, x):
                 self._rescale(column, factor)
-            self._update(self._row_of(item.action), x, float(item.reward))
+            if self._fourier is not None:
+                self._fourier.learn(x)
+            self._update(self._row_of(item.action), self._with_fourier(x), float(item.reward))
 
     def restore(self, snapshot: Snapshot) -> None:
         """See `BasePolicy.restore`."""
@@ -167,7 +212,7 @@ class _Linear(BasePolicy[LinearParameters]):
         parameters = self.parameters
         self._encoder = Encoder(parameters.features, parameters.max_categories, state.columns)
         self._index = {action: row for row, action in enumerate(state.actions)}
-        k, d = len(state.actions), self._encoder.width
+        k, d = len(state.actions), parameters.fourier + self._encoder.width
         moments = (state.residual, state.residual_cross, state.residual_one)
         if len(self._index) != k or not all(map(math.isfinite, (state.total, *moments))):
             raise PolicyError("snapshot.state: an action appears twice or a sum is not finite.")
@@ -182,9 +227,18 @@ class _Linear(BasePolicy[LinearParameters]):
         self._coefficients = np.concatenate([coefficients, np.zeros((2, 1, d))], axis=1)
         self._decisions, self._origin, self._total = state.decisions, state.origin, state.total
         self._residual, self._residual_cross, self._residual_one = moments
+        if self._fourier is not None:
+            self._fourier.widen(self._encoder.columns)
+            width = self._encoder.width
+            self._fourier.restore(
+                state.fourier_learned,
+                state.fourier_length,
+                np.asarray(snapshot.array("fourier_moments", "f8", (2, width)), np.float64),
+                np.asarray(snapshot.array("fourier_ratio", "f8", (width,)), np.float64),
+            )
 
     def _state(self) -> dict[str, Any]:
-        return {
+        state = {
             "actions": list(self._index),
             "columns": [msgspec.to_builtins(column) for column in self._encoder.columns],
             "decisions": self._decisions,
@@ -194,13 +248,29 @@ class _Linear(BasePolicy[LinearParameters]):
             "residual_cross": self._residual_cross,
             "residual_one": self._residual_one,
         }
+        if self._fourier is not None:
+            state["fourier_learned"] = self._fourier.learned
+            state["fourier_length"] = self._fourier.length
+        return state
 
     def _arrays(self) -> dict[str, Array]:
-        return {"covariance": self._covariance[:-1], "coefficients": self._coefficients[:, :-1]}
+        arrays: dict[str, Array] = {
+            "covariance": self._covariance[:-1],
+            "coefficients": self._coefficients[:, :-1],
+        }
+        if self._fourier is not None:
+            arrays["fourier_moments"] = self._fourier.moments
+            arrays["fourier_ratio"] = self._fourier.ratio
+        return arrays
 
     @abstractmethod
     def _choose(self, mean: FloatArray, deviation: FloatArray) -> FloatArray:
         """(n, k) pmfs from (n, k) predicted means, counted from m, and deviations."""
+
+    @property
+    def _exploration(self) -> float:
+        """Deviations counted for one."""
+        return 1.0
 
     @property
     def _centre(self) -> float:
@@ -216,17 +286,26 @@ class _Linear(BasePolicy[LinearParameters]):
         """Mean, counted from m, and deviation (k,) of each action's predicted reward."""
         rows = self._rows(action_ids(actions))
         x, unseen = self._encoder.encode(context)
+        x = self._with_fourier(x)
         covariance, coefficients = self._covariance, self._centred_coefficients()
+        if not self.explores:
+            return coefficients[rows] @ x, np.zeros(len(rows))
         if 2 * len(rows) < len(covariance):
             covariance, coefficients = covariance[rows], coefficients[rows]
             return coefficients @ x, self._deviation((covariance @ x) @ x, unseen)
         variance, mean = (covariance @ x) @ x, coefficients @ x
         return mean[rows], self._deviation(variance[rows], unseen)
 
+    def _with_fourier(self, x: FloatArray) -> FloatArray:
+        """What the models read, (…, D + d), of the encoder's columns (…, d)."""
+        if self._fourier is None:
+            return x
+        return np.concatenate([self._fourier.features(x), x], axis=-1)
+
     def _centred_coefficients(self) -> FloatArray:
         """θ_a − m c_a, (k, d), derived with the factor α σ̂ once after each batch learned."""
         if self._centred is None:
-            self._scale = self.parameters.alpha * self._noise()
+            self._scale = self._exploration * self._noise()
             self._centred = self._coefficients[0] - self._centre * self._coefficients[1]
         return self._centred
 
@@ -258,8 +337,11 @@ class _Linear(BasePolicy[LinearParameters]):
             )
         return row
 
-    def _widen(self, d: int) -> None:
-        """Pad every model to d columns with the prior, which a column never seen still has."""
+    def _widen(self, width: int) -> None:
+        """Pad every model to the columns with the prior, which one never seen still has."""
+        d = self.parameters.fourier + width
+        if self._fourier is not None:
+            self._fourier.widen(self._encoder.columns)
         _, k, before = self._coefficients.shape
         covariance = np.zeros((k, d, d))
         covariance[:, :before, :before] = self._covariance
@@ -279,6 +361,9 @@ class _Linear(BasePolicy[LinearParameters]):
 
         in it. The attained objective rises by δ θ_j² / h.
         """
+        if self._fourier is not None:
+            self._fourier.rescale(column, factor)
+            column += self.parameters.fourier
         slack = (1.0 / factor) ** 2
         added = self.parameters.l2 * (1.0 - slack)
         covariance, coefficients = (
@@ -333,7 +418,17 @@ class _Linear(BasePolicy[LinearParameters]):
         np.maximum(diagonal, least, out=diagonal)
 
 
-class LinUCB(_Linear):
+class _Bounded(_Linear[LinearParameters]):
+    """Ridge kinds that explore by α deviations."""
+
+    parameters_model = LinearParameters
+
+    @property
+    def _exploration(self) -> float:
+        return self.parameters.alpha
+
+
+class LinUCB(_Bounded):
     """Linear upper confidence bounds: the action with the largest r̂_a(x) + α σ̂ √(xᵀP_a x).
 
     The pmf is a point mass, ties sharing alike: exploration comes from the bonus, and the
@@ -345,15 +440,10 @@ class LinUCB(_Linear):
     learns = True
 
     def _choose(self, mean: FloatArray, deviation: FloatArray) -> FloatArray:
-        score = mean + deviation
-        largest = np.maximum.reduce(score, axis=1, keepdims=True)
-        magnitude = np.maximum.reduce(np.abs(mean) + deviation, axis=1, keepdims=True)
-        best = (score >= largest - 1e-9 * magnitude).astype(np.float64)
-        best /= np.add.reduce(best, axis=1, keepdims=True)
-        return best
+        return _largest(mean + deviation, np.abs(mean) + deviation)
 
 
-class LinTS(_Linear):
+class LinTS(_Bounded):
     """Linear Thompson sampling: scores are independent normals N(r̂_a(x), α² σ̂² xᵀP_a x).
 
     The models of different actions share nothing, so their scores are independent and the
@@ -366,3 +456,59 @@ class LinTS(_Linear):
 
     def _choose(self, mean: FloatArray, deviation: FloatArray) -> FloatArray:
         return largest_gaussian(mean, deviation)
+
+
+class LinGreedy(_Linear[RidgeParameters]):
+    """The action with the largest r̂_a(x), ties sharing alike: it explores by its floor alone."""
+
+    kind = "lin_greedy"
+    learns = True
+    explores = False
+    parameters_model = RidgeParameters
+
+    def _choose(self, mean: FloatArray, deviation: FloatArray) -> FloatArray:  # noqa: ARG002
+        return _largest(mean, np.abs(mean))
+
+
+class LinSquareCB(_Linear[SquareCBParameters]):
+    """SquareCB: probability falls with the inverse of the gap to the best (Foster & Rakhlin 2020).
+
+    With b the action of the largest r̂, gaps Δ_a = r̂_b(x) − r̂_a(x) and n decisions learned,
+
+        p_a = 1 / (K + γ √(K n) Δ_a / σ̂) for a ≠ b,   and b the rest,
+
+    γ = ``gamma``. The paper's learning rate grows with √(K n) too; gaps are counted in residual
+    deviations, so that the reward's unit does not matter. Nothing ever has probability zero.
+
+    References
+    ----------
+    Foster & Rakhlin (2020), Beyond UCB: Optimal and Efficient Contextual Bandits with Regression
+    Oracles, ICML.
+    """
+
+    kind = "lin_squarecb"
+    learns = True
+    explores = False
+    parameters_model = SquareCBParameters
+
+    def _choose(self, mean: FloatArray, deviation: FloatArray) -> FloatArray:  # noqa: ARG002
+        n, k = mean.shape
+        best = mean.argmax(axis=1)
+        rows = np.arange(n)
+        gap = mean[rows, best][:, None] - mean
+        # While all rewards are equal σ̂ is 0 but for rounding, and no gap is more than that.
+        noise = max(self._scale, 1e-9 * float(np.abs(mean).max(initial=0.0)), 1e-300)
+        greed = self.parameters.gamma * math.sqrt(k * self._decisions)
+        pmf = 1.0 / (k + greed * (gap / noise))
+        pmf[rows, best] = 0.0
+        pmf[rows, best] = 1.0 - np.add.reduce(pmf, axis=1)
+        return np.asarray(pmf)
+
+
+def _largest(score: FloatArray, magnitude: FloatArray) -> FloatArray:
+    """(n, k): 1 for the largest score of each row, shared by those within 1e-9 of magnitude."""
+    largest = np.maximum.reduce(score, axis=1, keepdims=True)
+    slack = 1e-9 * np.maximum.reduce(magnitude, axis=1, keepdims=True)
+    best = (score >= largest - slack).astype(np.float64)
+    best /= np.add.reduce(best, axis=1, keepdims=True)
+    return best

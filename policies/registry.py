@@ -9,7 +9,7 @@ import msgspec
 from policies import parameters as _parameters
 from policies.base import BasePolicy
 from policies.errors import PolicyError
-from policies.linear import LinTS, LinUCB
+from policies.linear import LinGreedy, LinSquareCB, LinTS, LinUCB
 from policies.parameters import ParameterDescription, ParameterFault
 from policies.simple import Fixed, Segmented, Uniform, Weighted
 from policies.snapshots import unpack
@@ -26,6 +26,8 @@ _KINDS: tuple[type[BasePolicy[Any]], ...] = (
     ThompsonGaussian,
     LinUCB,
     LinTS,
+    LinGreedy,
+    LinSquareCB,
     VowpalWabbit,
 )
 POLICY_KINDS: Mapping[str, type[BasePolicy[Any]]] = MappingProxyType(

@@ -29,7 +29,7 @@ class Case:
 
     def trained(self) -> Policy:
         policy = self.make()
-        policy.learn(feedback(60, seed=1))
+        policy.learn(feedback(100, seed=1))
         return policy
 
 
@@ -52,7 +52,12 @@ CASES = (
     Case("thompson_gaussian"),
     Case("lin_ucb", reads="hour"),
     Case("lin_ucb", {"features": ["device", "hour", "age"], "max_categories": 2}, reads="hour"),
+    Case("lin_ucb", {"fourier": 16, "alpha": 1.5}, reads="hour"),
     Case("lin_ts", reads="hour"),
+    Case("lin_ts", {"fourier": 16, "seed": 7}, reads="hour"),
+    Case("lin_greedy", reads="hour"),
+    Case("lin_squarecb", reads="hour"),
+    Case("lin_squarecb", {"fourier": 8, "gamma": 30.0}, reads="hour"),
     Case("vw", {"bits": 10}, reads="hour"),
     Case("vw", {"bits": 10, "exploration": "epsilon", "features": ["hour"]}, reads="hour"),
 )

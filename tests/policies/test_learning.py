@@ -44,6 +44,8 @@ def simulate(kind: str, seed: int, contextual: bool) -> tuple[float, float, floa
         ("thompson_gaussian", False),
         ("lin_ucb", True),
         ("lin_ts", True),
+        ("lin_greedy", True),
+        ("lin_squarecb", True),
         ("vw", True),
     ],
 )

@@ -83,7 +83,10 @@ def test_a_value_never_seen_is_as_uncertain_before_its_column_grows_as_after() -
     np.testing.assert_allclose(before[1], after[1], rtol=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["lin_ucb", "lin_ts"])
+RIDGE = pytest.mark.parametrize("kind", ["lin_ucb", "lin_ts", "lin_greedy", "lin_squarecb"])
+
+
+@RIDGE
 def test_the_rewards_unit_changes_no_probability(kind: str) -> None:
     one, thousand = make_policy(kind), make_policy(kind)
     one.learn(log(80, seed=3))
@@ -95,7 +98,7 @@ def test_the_rewards_unit_changes_no_probability(kind: str) -> None:
 
 
 @pytest.mark.parametrize("offset", [1e3, -100.0, 2.0**20])
-@pytest.mark.parametrize("kind", ["lin_ucb", "lin_ts"])
+@RIDGE
 def test_adding_to_all_rewards_changes_no_probability(kind: str, offset: float) -> None:
     """Also over actions and values not yet seen, and the expectation moves by just that."""
     plain, moved = make_policy(kind), make_policy(kind)
@@ -115,7 +118,7 @@ def test_adding_to_all_rewards_changes_no_probability(kind: str, offset: float) 
 
 
 @pytest.mark.parametrize("reward", [0.0, 1.0, -7.3])
-@pytest.mark.parametrize("kind", ["lin_ucb", "lin_ts"])
+@RIDGE
 def test_rewards_that_never_differ_favour_no_action(kind: str, reward: float) -> None:
     policy = make_policy(kind)
     policy.learn([Feedback({"x": float(i)}, ACTIONS, "A", 0.5, reward) for i in range(5)])
@@ -174,6 +177,32 @@ def test_lin_ts_is_the_gaussian_integral_of_its_scores() -> None:
     pmf = policy.pmf(rows[5].context, ACTIONS)
     assert np.abs(pmf - shares).max() < 4 * np.sqrt(0.25 / 400_000)
     np.testing.assert_array_equal(pmf, largest_gaussian(mean[None], deviation[None])[0])
+
+
+def test_squarecb_is_the_inverse_of_the_gaps() -> None:
+    rows = log(120, seed=6)
+    policy = make_policy("lin_squarecb", gamma=0.3)
+    policy.learn(rows)
+    bounds = make_policy("lin_ucb")
+    bounds.learn(rows)
+    assert isinstance(bounds, LinUCB)
+    for row in rows[:10]:
+        expected = policy.expected(row.context, ACTIONS)
+        assert expected is not None
+        gap = (expected.max() - expected) / bounds._noise()
+        share = 1.0 / (3 + 0.3 * np.sqrt(3 * 120) * gap)
+        share[expected.argmax()] = 0.0
+        share[expected.argmax()] = 1.0 - share.sum()
+        np.testing.assert_allclose(policy.pmf(row.context, ACTIONS), share, rtol=1e-9)
+
+
+def test_greedy_takes_what_it_expects_most_of() -> None:
+    policy = make_policy("lin_greedy")
+    policy.learn(log(120, seed=6))
+    for row in log(10, seed=7):
+        expected = policy.expected(row.context, ACTIONS)
+        assert expected is not None
+        np.testing.assert_array_equal(policy.pmf(row.context, ACTIONS), expected == expected.max())
 
 
 def test_many_actions_give_the_same_scores_as_few() -> None:
