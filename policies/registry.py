@@ -8,6 +8,7 @@ import msgspec
 
 from policies import parameters as _parameters
 from policies.base import BasePolicy
+from policies.counting import UCB1, EpsilonGreedy, Softmax
 from policies.errors import PolicyError
 from policies.linear import LinGreedy, LinSquareCB, LinTS, LinUCB
 from policies.parameters import ParameterDescription, ParameterFault
@@ -22,6 +23,9 @@ _KINDS: tuple[type[BasePolicy[Any]], ...] = (
     Uniform,
     Weighted,
     Segmented,
+    EpsilonGreedy,
+    Softmax,
+    UCB1,
     ThompsonBeta,
     ThompsonGaussian,
     LinUCB,

@@ -40,6 +40,9 @@ def simulate(kind: str, seed: int, contextual: bool) -> tuple[float, float, floa
 @pytest.mark.parametrize(
     ("kind", "contextual"),
     [
+        ("epsilon_greedy", False),
+        ("softmax", False),
+        ("ucb1", False),
         ("thompson_beta", False),
         ("thompson_gaussian", False),
         ("lin_ucb", True),
