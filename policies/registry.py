@@ -14,7 +14,7 @@ from policies.linear import LinGreedy, LinSquareCB, LinTS, LinUCB
 from policies.parameters import ParameterDescription, ParameterFault
 from policies.simple import Fixed, Segmented, Uniform, Weighted
 from policies.snapshots import unpack
-from policies.thompson import ThompsonBeta, ThompsonGaussian
+from policies.thompson import ThompsonBeta, ThompsonGamma, ThompsonGaussian
 from policies.types import Policy
 from policies.vw import VowpalWabbit
 
@@ -27,6 +27,7 @@ _KINDS: tuple[type[BasePolicy[Any]], ...] = (
     Softmax,
     UCB1,
     ThompsonBeta,
+    ThompsonGamma,
     ThompsonGaussian,
     LinUCB,
     LinTS,

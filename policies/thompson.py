@@ -14,8 +14,10 @@ import numpy as np
 from policies.errors import PolicyError
 from policies.parameters import Parameters
 from policies.per_action import PerAction, ShrunkMeans, ShrunkParameters
-from policies.quadrature import largest_beta, largest_gaussian
+from policies.quadrature import largest_beta, largest_gamma, largest_gaussian
 from policies.types import Feedback, FloatArray
+
+_MOST_EVENTS = 1e9
 
 
 class ThompsonBetaParameters(Parameters, frozen=True):
@@ -62,6 +64,54 @@ class ThompsonBeta(PerAction[ThompsonBetaParameters]):
     def _means(self, rows: FloatArray) -> FloatArray:
         successes, failures = self._posterior(rows)
         return np.asarray(successes / (successes + failures), dtype=np.float64)
+
+
+class ThompsonGammaParameters(Parameters, frozen=True):
+    """Parameters of `ThompsonGamma`."""
+
+    prior_events: Annotated[
+        float, msgspec.Meta(ge=0.5, le=1e9, description="Shape of the Gamma prior of every action.")
+    ] = 1.0
+    prior_decisions: Annotated[
+        float,
+        msgspec.Meta(gt=1e-9, le=1e9, description="Rate of the Gamma prior of every action."),
+    ] = 1.0
+
+
+class ThompsonGamma(PerAction[ThompsonGammaParameters]):
+    """Gamma–Poisson Thompson sampling, for rewards that count events: none is negative.
+
+    After n_a rewards that sum to s_a an action's mean is Gamma(α + s_a, β + n_a), with the prior
+    α = ``prior_events`` in β = ``prior_decisions`` (Gelman et al. 2013, Bayesian Data Analysis,
+    section 2.6).
+    """
+
+    kind = "thompson_gamma"
+    learns = True
+    reward_range = (0.0, _MOST_EVENTS)
+    parameters_model = ThompsonGammaParameters
+
+    def _check_rewards(self, feedback: Sequence[Feedback]) -> None:
+        for item in feedback:
+            if not 0.0 <= item.reward <= _MOST_EVENTS:
+                raise PolicyError(
+                    f"feedback.reward is {item.reward!r}. thompson_gamma learns counts from 0 to "
+                    "1e9: rescale the reward, or use thompson_gaussian."
+                )
+
+    def _update(self, row: FloatArray, reward: float) -> None:
+        row[:2] += (1.0, reward)
+
+    def _posterior(self, rows: FloatArray) -> tuple[FloatArray, FloatArray]:
+        prior = self.parameters
+        return prior.prior_events + rows[:, 1], prior.prior_decisions + rows[:, 0]
+
+    def _best(self, rows: FloatArray) -> FloatArray:
+        return largest_gamma(*self._posterior(rows))
+
+    def _means(self, rows: FloatArray) -> FloatArray:
+        events, decisions = self._posterior(rows)
+        return np.asarray(events / decisions, dtype=np.float64)
 
 
 class ThompsonGaussianParameters(ShrunkParameters, frozen=True):

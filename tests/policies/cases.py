@@ -52,6 +52,7 @@ CASES = (
     Case("softmax"),
     Case("ucb1"),
     Case("thompson_beta"),
+    Case("thompson_gamma"),
     Case("thompson_gaussian"),
     Case("lin_ucb", reads="hour"),
     Case("lin_ucb", {"features": ["device", "hour", "age"], "max_categories": 2}, reads="hour"),

@@ -44,6 +44,7 @@ def simulate(kind: str, seed: int, contextual: bool) -> tuple[float, float, floa
         ("softmax", False),
         ("ucb1", False),
         ("thompson_beta", False),
+        ("thompson_gamma", False),
         ("thompson_gaussian", False),
         ("lin_ucb", True),
         ("lin_ts", True),

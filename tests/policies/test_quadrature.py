@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 from scipy.special import ndtr
-from scipy.stats import beta, norm
+from scipy.stats import beta, betaprime, norm
 
 from policies import FloatArray
-from policies.quadrature import _beta_edges, largest_beta, largest_gaussian
+from policies.quadrature import _beta_edges, largest_beta, largest_gamma, largest_gaussian
 
 
 def by_adaptive_quadrature(distributions: list[object], breaks: FloatArray) -> FloatArray:
@@ -200,3 +200,25 @@ def test_a_beta_pmf_survives_a_long_history() -> None:
     scale = np.sqrt(mean * (1 - mean) / n)
     normal = largest_gaussian(mean[None], scale[None])[0]
     np.testing.assert_allclose(largest_beta(a, b), normal, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "rate"),
+    [((1, 1), (1, 1)), ((0.5, 3), (2, 4)), ((0.5, 1e6), (0.5, 3e6)), ((4e5, 4.02e5), (1e6, 1e6))],
+)
+def test_two_gammas_have_the_closed_form(
+    shape: tuple[float, float], rate: tuple[float, float]
+) -> None:
+    """The ratio of two gamma variables of rate one is beta prime."""
+    exact = betaprime(shape[0], shape[1]).sf(rate[0] / rate[1])
+    pmf = largest_gamma(np.array(shape, float), np.array(rate, float))
+    np.testing.assert_allclose(pmf, [exact, 1.0 - exact], rtol=0, atol=1e-9)
+
+
+def test_a_gamma_pmf_agrees_with_two_million_draws() -> None:
+    shape, rate = np.array([0.5, 3.0, 40.0, 900.0]), np.array([1.0, 2.0, 30.0, 700.0])
+    n = 2_000_000
+    best = (np.random.default_rng(5).gamma(shape, 1.0, (n, 4)) / rate).argmax(axis=1)
+    pmf = largest_gamma(shape, rate)
+    shares = np.bincount(best, minlength=4) / n
+    assert (np.abs(pmf - shares) < 4.5 * np.sqrt(pmf * (1 - pmf) / n)).all()

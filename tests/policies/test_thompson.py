@@ -77,3 +77,21 @@ def test_the_remembered_pmf_is_forgotten_on_learning() -> None:
     before = policy.pmf({}, ACTIONS)
     policy.learn(rewards("B", *[1.0] * 30))
     assert policy.pmf({}, ACTIONS)[1] > before[1] + 0.3
+
+
+def test_thompson_gamma_counts_events_and_decisions() -> None:
+    """After 2, 0 and 4 events an action is Gamma(7, 4)."""
+    policy = make_policy("thompson_gamma")
+    policy.learn(rewards("A", 2.0, 0.0, 4.0))
+    expected = policy.expected({}, ACTIONS)
+    assert expected is not None
+    np.testing.assert_allclose(expected, [7 / 4, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("reward", [-0.1, 1.1e9])
+def test_thompson_gamma_refuses_what_is_no_count(reward: float) -> None:
+    policy = make_policy("thompson_gamma")
+    before = policy.dumps()
+    with pytest.raises(PolicyError, match="counts from 0 to 1e9"):
+        policy.learn(rewards("A", 1.0, reward))
+    assert policy.dumps() == before
