@@ -28,6 +28,7 @@ KINDS: Mapping[str, Mapping[str, str]] = {
     "thompson_gaussian": {},
     "lin_ucb": {},
     "lin_ts": {},
+    "lin_squarecb": {},
     "vw": {"exploration": "squarecb"},
 }
 
