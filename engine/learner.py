@@ -1,9 +1,8 @@
 """Learning beside a server: a child process reads the log and hands back snapshots.
 
 The child (``python -m engine.learner``) opens the database that the environment names, for reading
-only. It takes requests
-and gives replies as length-prefixed msgpack on its standard input and output, and ends when its
-input closes, as it does when the server is killed.
+only. It takes requests and gives replies as length-prefixed msgpack on its standard input and
+output, and ends when its input closes, as it does when the server is killed.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from engine.store import Store
 
 DATABASE_VARIABLE = "EVENHAND_DATABASE"
 """How a child is told the address: arguments, which may hold a password, are for all to see."""
+
 NICENESS = 5
 """The priority, as ``nice`` counts, of children that work beside a server."""
 
