@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 from scipy.special import pdtr
@@ -19,20 +21,19 @@ _TABLE = np.searchsorted(
 ).astype(np.float32)
 
 
-def poisson_sums(columns: npt.NDArray[np.floating], draws: int, seed: int) -> FloatArray:
-    """Σ_j ω_jb column_j for each of ``draws`` sets of independent Poisson(1) weights ω.
+class PoissonSums:
+    """Σ_j ω_jb column_j for independent Poisson(1) weights ω, summed as the units j come.
 
     The weights are made for a few units at a time and forgotten, so that memory does not grow
     with units times draws. Sums are taken in single precision: give columns that are centred.
+    Units that come in other portions, in the same order, get the same weights and the same sums.
 
     Parameters
     ----------
     columns
-        (c, m) one value for each unit.
-
-    Returns
-    -------
-    (c, draws)
+        How many sums to take.
+    seed
+        A number, or numbers: sums of other units, to be added to these, need another.
 
     References
     ----------
@@ -40,16 +41,32 @@ def poisson_sums(columns: npt.NDArray[np.floating], draws: int, seed: int) -> Fl
     Google; Hanley & MacGibbon (2006), Creating Non-Parametric Bootstrap Samples Using Poisson
     Frequencies, Computer Methods and Programs in Biomedicine 83(1).
     """
-    count, m = columns.shape
-    step = max(1, min(m, _ONE_THREAD // (count * draws)))
-    width = -(-draws // 4) * 4
-    bits = np.random.SFC64(seed)
-    sums = np.zeros((count, draws))
-    omega = np.empty((step, width), dtype=np.float32)
-    for start in range(0, m, step):
-        block = columns[:, start : start + step].astype(np.float32)
-        rows = block.shape[1]
-        drawn = bits.random_raw(rows * width // 4).view(np.uint16).reshape(rows, width)
-        np.take(_TABLE, drawn, out=omega[:rows], mode="clip")
-        sums += block @ omega[:rows, :draws]
-    return sums
+
+    def __init__(self, columns: int, seed: int | Sequence[int], draws: int = DRAWS) -> None:
+        self._step = max(1, _ONE_THREAD // (columns * draws))
+        self._bits = np.random.SFC64(seed)
+        self._sums = np.zeros((columns, draws))
+        self._omega = np.empty((self._step, -(-draws // 4) * 4), dtype=np.float32)
+        self._waiting = np.empty((columns, 0), dtype=np.float32)
+
+    def add(self, columns: npt.NDArray[np.floating]) -> None:
+        """Some more units, (c, units)."""
+        units = np.concatenate([self._waiting, columns], axis=1, dtype=np.float32)
+        whole = units.shape[1] - units.shape[1] % self._step
+        for start in range(0, whole, self._step):
+            self._sums += self._weighted(units[:, start : start + self._step])
+        self._waiting = units[:, whole:]
+
+    def total(self) -> FloatArray:
+        """The sums over all units, (c, draws). No more can be added."""
+        if self._waiting.size:
+            self._sums += self._weighted(self._waiting)
+        return self._sums
+
+    def _weighted(self, units: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        rows, width = units.shape[1], self._omega.shape[1]
+        drawn = self._bits.random_raw(rows * width // 4).view(np.uint16).reshape(rows, width)
+        omega = self._omega[:rows]
+        np.take(_TABLE, drawn, out=omega, mode="clip")
+        sums: npt.NDArray[np.float32] = units @ omega[:, : self._sums.shape[1]]
+        return sums

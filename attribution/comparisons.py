@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -12,17 +14,22 @@ from scipy.optimize import brentq
 from scipy.special import stdtr
 
 from attribution.bootstrap import DRAWS
+from attribution.estimators import Terms
 from attribution.intervals import (
     Interval,
+    Spread,
+    Sums,
     cressie_read_levels,
     guarded_lower,
     guarded_p,
     jackknife,
+    moments_of,
     skew_corrected,
     skew_corrected_p,
     spread,
     unit_sums,
 )
+from attribution.moments import Moments
 from attribution.multiplicity import Familywise, adjusted
 from attribution.report import Comparison
 from attribution.sequences import Bounded, bernstein_lower, bernstein_p, betting_lower, betting_p
@@ -31,6 +38,7 @@ from attribution.trials import (
     BIASED,
     CRESSIE_READ,
     SKEW_CORRECTED,
+    Estimate,
     Shape,
     Trial,
     known_rows,
@@ -40,16 +48,37 @@ from attribution.wording import NOT_SHOWN, moved
 FloatArray = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Pair:
-    """Two trials of one estimator to be compared, the first minus the second."""
+@dataclass(frozen=True, eq=False)
+class Pair(ABC):
+    """Two estimates of one estimator to be compared, the first minus the second.
+
+    ``shape`` is the worse of both targets'; ``weak`` names those of the two whose diagnostics are.
+    """
 
     target: str
     against: str
-    first: Trial
-    second: Trial
+    first: Estimate
+    second: Estimate
     shape: Shape
     draws: FloatArray | None = None
+    weak: Sequence[str] = ()
+
+    @property
+    @abstractmethod
+    def spread(self) -> Spread:
+        """Of the difference, a unit being dropped from both sides at once."""
+
+    @abstractmethod
+    def beside_logging(self) -> Sums:
+        """What Cressie–Read reads of a target's value over the logging policy's."""
+
+    @abstractmethod
+    def gaps(self) -> tuple[Moments, Moments]:
+        """Moments of `gap` over units and of their rows, of the difference and its negation."""
+
+    @abstractmethod
+    def bounded(self) -> tuple[Bounded, Bounded]:
+        """What Bernstein's and the anytime intervals read of the difference and its negation."""
 
     def found(self, alpha: float) -> tuple[str, Interval, float]:
         """The interval's name, the interval, and the p-value of no difference that is its dual.
@@ -59,15 +88,13 @@ class Pair:
         first, second = self.first, self.second
         setting = first.setting
         difference = first.value - second.value
-        both = zip(first.deviations(), second.deviations(), strict=True)
-        seen = spread((a - b for a, b in both), difference)
+        seen = self.spread
         # The differences' own skewness, but the weights of what they compare: two skewed values
         # may differ in a way that is not.
         kind = setting.chosen(Shape(seen.asymmetry, self.shape.weights, seen.df))
         if first.name == "cressie_read":
             kind = "cressie_read"
-        apart = not (isinstance(first.terms.share, float) and isinstance(second.terms.share, float))
-        if (first.biased or apart) and kind != "bootstrap":
+        if (first.biased or first.shared or second.shared) and kind != "bootstrap":
             kind = "jackknife"
         if setting.sample.silent and kind in ASYMPTOTIC:
             return "none", Interval(difference, math.nan, math.nan, math.nan), math.nan
@@ -87,25 +114,91 @@ class Pair:
         least, most = setting.sample.ranges(kind)
         bounds = (least - most, most - least)
         if kind == "cressie_read" and second.is_logging:
-            return CRESSIE_READ, *_beside_logging(first, second, plain.se, bounds, alpha)
-        up, down = _gap(first, second), _gap(second, first)
+            sums = self.beside_logging()
+            return CRESSIE_READ, *_cressie_read(sums, first.max_weight, plain.se, bounds, alpha)
         if kind == "cressie_read":
-            centres = [guarded_lower(each.total, each.rows, 1.0) for each in (up, down)]
-            ends = [guarded_lower(each.total, each.rows, alpha) for each in (up, down)]
-            p = min(guarded_p(each.total, each.rows, 0.0) for each in (up, down))
-            found = Interval.around(
-                plain.se, (ends[0], -ends[1]), (centres[0], -centres[1]), bounds
-            )
-            return CRESSIE_READ, found, p
+            up, down = self.gaps()
+            ends = guarded_lower(up, alpha), -guarded_lower(down, alpha)
+            centres = guarded_lower(up, 1.0), -guarded_lower(down, 1.0)
+            p = min(guarded_p(each, 0.0) for each in (up, down))
+            return CRESSIE_READ, Interval.around(plain.se, ends, centres, bounds), p
         lower = bernstein_lower if kind == "bernstein" else betting_lower
         p_of = bernstein_p if kind == "bernstein" else betting_p
-        found = Interval.around(
-            plain.se,
-            (lower(up, alpha / 2), -lower(down, alpha / 2)),
-            (difference, difference),
-            bounds,
+        above, below = self.bounded()
+        ends = lower(above, alpha / 2), -lower(below, alpha / 2)
+        found = Interval.around(plain.se, ends, (difference, difference), bounds)
+        p = min(p_of(each, 0.0, alpha / 2) for each in (above, below))
+        return kind, found, min(1.0, 2 * p)
+
+
+@dataclass(frozen=True, eq=False)
+class TrialPair(Pair):
+    """A comparison of two trials."""
+
+    first: Trial
+    second: Trial
+
+    @cached_property
+    def spread(self) -> Spread:
+        both = zip(self.first.deviations(), self.second.deviations(), strict=True)
+        return spread((a - b for a, b in both), self.first.value - self.second.value)
+
+    def beside_logging(self) -> Sums:
+        return self.first.sums(less=self.second)
+
+    def gaps(self) -> tuple[Moments, Moments]:
+        up, down = self._gap(self.first, self.second), self._gap(self.second, self.first)
+        return moments_of(up, self.first.rows), moments_of(down, self.first.rows)
+
+    def bounded(self) -> tuple[Bounded, Bounded]:
+        sample, rows = self.first.setting.sample, self.first.rows
+        low, high = self.first.gain_range
+        base_low, base_high = self.first.base_range
+        floor = base_low - base_high - (high - low)
+        ceiling = base_high - base_low + 2 * self.first.max_weight * (high - low)
+        most_rows = known_rows(sample, self.first.setting.interval)
+        order = slice(None) if sample.order is None else sample.order
+        up, down = (
+            Bounded(total[order], rows[order], floor, ceiling, most_rows, high - low)
+            for total in (self._gap(self.first, self.second), self._gap(self.second, self.first))
         )
-        return kind, found, min(1.0, 2 * min(p_of(each, 0.0, alpha / 2) for each in (up, down)))
+        return up, down
+
+    def _gap(self, first: Trial, second: Trial) -> FloatArray:
+        apart = None
+        if first.pmf is not None and second.pmf is not None:
+            apart = distance(first.pmf, second.pmf)
+        each = gap(first.terms, second.terms, apart, first.gain_range)
+        return unit_sums(each, first.setting.sample.unit)
+
+
+def distance(first: FloatArray, second: FloatArray) -> FloatArray:
+    """Total variation of two pmfs in each row, ½ Σ_a |π₁ − π₂|, (n,)."""
+    apart: FloatArray = 0.5 * np.abs(first - second).sum(axis=1)
+    return apart
+
+
+def gap(
+    first: Terms, second: Terms, apart: FloatArray | None, gain_range: tuple[float, float]
+) -> FloatArray:
+    """Terms of V₁ − V₂ whose long tails all point up, so that their lower end is safe, (n,).
+
+    With d = w₁ − w₂, gains g in [l, h] and TV = ½ Σ_a |π₁ − π₂|, E[d⁺] = E[d⁻] = E[TV], so
+
+        V₁ − V₂ = E[ b₁ − b₂ + d⁺ (g − l) + d⁻ (h − g) − (h − l) TV ]
+
+    in which every weighted term is ≥ 0.
+    Where TV is not known, w₁ (g − l) + l and h − w₂ (h − g) bound the two values apart.
+    """
+    low, high = gain_range
+    gain, w1, w2 = first.gain, first.weight, second.weight
+    if apart is None:
+        weighted = w1 * (gain - low) + w2 * (high - gain) - (high - low)
+    else:
+        d = w1 - w2
+        weighted = np.where(d > 0, d * (gain - low), -d * (high - gain)) - (high - low) * apart
+    found: FloatArray = first.base - second.base + weighted
+    return found
 
 
 def compare(pairs: Sequence[Pair], alpha: float, correction: Familywise) -> list[Comparison]:
@@ -141,7 +234,7 @@ def compare(pairs: Sequence[Pair], alpha: float, correction: Familywise) -> list
                 max(wide.high, found.high),
                 f"p: Holm, interval: Bonferroni, of {count}" if several else "none",
                 verdict,
-                _advice(verdict, pair.against),
+                _advice(verdict, pair),
             )
         )
     return rows
@@ -155,7 +248,14 @@ def _verdict(pair: Pair, found: Interval, p_value: float, alpha: float) -> str:
     return moved(found.value, p_value, alpha)
 
 
-def _advice(verdict: str, against: str) -> str:
+def _advice(verdict: str, pair: Pair) -> str:
+    """What to do next: read why a side is weak first, if one is."""
+    weak = " and ".join(pair.weak)
+    told = f"{weak} {'are' if len(pair.weak) > 1 else 'is'} weak, read why first; " if weak else ""
+    return told + _next(verdict, pair.against)
+
+
+def _next(verdict: str, against: str) -> str:
     """What to do next; which direction is better, an evaluation does not know."""
     if verdict == NOT_SHOWN:
         return (
@@ -173,20 +273,11 @@ def _advice(verdict: str, against: str) -> str:
     )
 
 
-def _beside_logging(
-    first: Trial, logging: Trial, se: float, bounds: tuple[float, float], alpha: float
+def _cressie_read(
+    sums: Sums, max_weight: float, se: float, bounds: tuple[float, float], alpha: float
 ) -> tuple[Interval, float]:
-    """Cressie–Read interval of a target's value over the logging policy's, and its p-value.
-
-    V − V_log = E[ b₁ − b₂ + (w − 1) g ], in which the target's are the only weights: the same
-    problem as that of a value, with another worst for the imagined unit.
-    """
-    low, high = first.base_range
-    mine, other = first.sums(), logging.sums()
-    sums = replace(
-        mine, total=mine.total - other.total, base_low=low - high, base_high=high - low, own=1.0
-    )
-    ends_at = cressie_read_levels(sums, first.max_weight)
+    """A difference's Cressie–Read interval, and the p-value of no difference that is its dual."""
+    ends_at = cressie_read_levels(sums, max_weight)
     found = Interval.around(se, ends_at(alpha), ends_at(1.0), bounds)
 
     def excludes(level: float) -> float:
@@ -199,38 +290,3 @@ def _beside_logging(
     if excludes(least) >= 0:
         return found, least
     return found, math.exp(brentq(lambda x: excludes(math.exp(x)), math.log(least), 0.0))
-
-
-def _gap(first: Trial, second: Trial) -> Bounded:
-    """Terms of V₁ − V₂ whose long tails all point up, so that their lower end is safe.
-
-    With d = w₁ − w₂, gains g in [l, h] and TV = ½ Σ_a |π₁ − π₂|, E[d⁺] = E[d⁻] = E[TV], so
-
-        V₁ − V₂ = E[ b₁ − b₂ + d⁺ (g − l) + d⁻ (h − g) − (h − l) TV ]
-
-    in which every weighted term is ≥ 0.
-    Where a pmf is not known, w₁ (g − l) + l and h − w₂ (h − g) bound the two values apart.
-    """
-    sample = first.setting.sample
-    low, high = first.gain_range
-    gain = first.terms.gain
-    w1, w2 = first.terms.weight, second.terms.weight
-    if first.pmf is not None and second.pmf is not None:
-        distance = 0.5 * np.abs(first.pmf - second.pmf).sum(axis=1)
-        d = w1 - w2
-        weighted = np.where(d > 0, d * (gain - low), -d * (high - gain)) - (high - low) * distance
-    else:
-        mine = gain if first.is_logging else w1 * (gain - low) + low
-        other = gain if second.is_logging else high - w2 * (high - gain)
-        weighted = mine - other
-    total = unit_sums(first.terms.base - second.terms.base + weighted, sample.unit)
-    rows = unit_sums(np.ones(sample.n), sample.unit)
-    base_low, base_high = first.base_range
-    floor = base_low - base_high - (high - low)
-    ceiling = base_high - base_low + 2 * first.max_weight * (high - low)
-    if first.setting.interval not in ("bernstein", "anytime"):
-        return Bounded(total, rows, floor, ceiling, math.nan, high - low)
-    most_rows = known_rows(sample, first.setting.interval)
-    if sample.order is not None:
-        total, rows = total[sample.order], rows[sample.order]
-    return Bounded(total, rows, floor, ceiling, most_rows, high - low)

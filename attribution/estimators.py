@@ -21,6 +21,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from attribution.intervals import Part
+
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -70,6 +72,21 @@ class Terms:
         if not isinstance(self.base, float):
             total += self.base
         return total if isinstance(self.share, float) else total * self.share
+
+    def ratios(self, size: FloatArray | float) -> list[Part]:
+        """Numerators and sizes, row by row, of the ratios whose sum is the estimate.
+
+        ``size`` is what a row counts for where the weights do not tell.
+        """
+        total = self.total
+        if not self.self_normalised:
+            return [(total, size)]
+        plain = isinstance(self.share, float)
+        weight = self.weight if plain else self.weight * self.share
+        if isinstance(self.base, float):
+            return [(total, weight)]
+        base = self.base if plain else self.base * self.share
+        return [(base, size), (total - base, weight)]
 
 
 def ips(evidence: Evidence) -> Terms:

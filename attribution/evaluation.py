@@ -2,56 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, reduce
-from itertools import combinations
 from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from attribution.adaptive import context_shares, snapshot_shares
-from attribution.comparisons import Pair, compare
+from attribution.assembly import ALL, LOGGING, assembled
+from attribution.choices import ChoiceStudy, choice_sample, given_model
+from attribution.comparisons import TrialPair
 from attribution.continuous import ContinuousLog
-from attribution.diagnostics import Checks, Diagnostics, check_log, diagnose
 from attribution.errors import AttributionError
-from attribution.estimators import ESTIMATORS, Estimator, Evidence, on_policy
-from attribution.intervals import blocks
+from attribution.estimators import ESTIMATORS
 from attribution.log import EvaluationLog
 from attribution.multiplicity import Familywise
-from attribution.report import Comparison, EvaluationReport, Result
-from attribution.reward_models import ModelName, cross_fit, fit_earlier
+from attribution.report import EvaluationReport
+from attribution.reward_models import ModelName
 from attribution.slates import SlateLog, SlateTarget
 from attribution.studies import KernelStudy, SlateStudy, known_estimators, sample_of
-from attribution.targets import (
-    Mixture,
-    Reading,
-    Target,
-    drawn,
-    embedding_weights,
-    logger_shares,
-    matches,
-    propensities,
-    read,
-)
-from attribution.trials import (
-    ASYMPTOTIC,
-    INTERVALS,
-    IntervalName,
-    Sample,
-    Setting,
-    Shape,
-    Trial,
-    resampled,
-)
-from attribution.tuning import slope, told
+from attribution.targets import Mixture, Target
+from attribution.trials import ASYMPTOTIC, INTERVALS, Estimate, IntervalName, Setting, resampled
 
 FloatArray = npt.NDArray[np.float64]
-
-LOGGING = "logging"
-ALL = "all"
 
 
 def evaluate(
@@ -131,7 +103,7 @@ def evaluate(
     options = tuning or {}
     _check_arguments(log, targets, estimators, against, alpha)
     _check_options(log, interval, mixture, correction, options)
-    study: _Study | SlateStudy | KernelStudy
+    study: ChoiceStudy | SlateStudy | KernelStudy
     if isinstance(log, SlateLog):
         sample = sample_of(log.reward.sum(axis=1), log.unit, log.reward_range)
         study = SlateStudy(log, Setting(sample, interval, alpha, seed), targets)  # type: ignore[arg-type]  # as its own
@@ -141,15 +113,14 @@ def evaluate(
         setting = Setting(sample, interval, alpha, seed)
         study = KernelStudy(log, setting, targets, expected, options)  # type: ignore[arg-type]  # as its own
     else:
-        study = _Study(
+        study = ChoiceStudy(
             log,
-            Setting(_sample(log), interval, alpha, seed),
+            Setting(choice_sample(log), interval, alpha, seed),
             targets,  # type: ignore[arg-type]  # as its own
             tuple(estimators),
-            propensities(log, mixture),
             mixture,
             options,
-            None if q_hat is None else _check_q_hat(q_hat, log),  # type: ignore[arg-type]  # as its own
+            None if q_hat is None else given_model(q_hat, log),  # type: ignore[arg-type]  # as its own
             reward_model,
             None if history is None else tuple(history),
         )
@@ -158,282 +129,13 @@ def evaluate(
     trials = {name: {each: study.trial(each, name) for each in estimators} for name in targets}
     diagnostics = {name: study.diagnose(name, trials[name]) for name in targets}
     logging = {each: study.logging(each) for each in estimators if against in (LOGGING, ALL)}
-    draws = {}
+    draws: dict[Estimate, FloatArray] = {}
     if interval == "bootstrap":
         every = [*(t for of in trials.values() for t in of.values()), *logging.values()]
-        draws = {id(t): each for t, each in zip(every, resampled(every), strict=True)}
-    results = [
-        _result(name, trial, diagnostics[name], draws)
-        for name in targets
-        for trial in trials[name].values()
-    ]
-    comparisons: list[Comparison] = []
-    for each in estimators:
-        sides = {name: trials[name][each] for name in targets}
-        if each in logging:
-            sides[LOGGING] = logging[each]
-        comparisons += _compared(each, sides, diagnostics, against, draws, alpha, correction)
-    return EvaluationReport(tuple(results), tuple(comparisons), diagnostics)
-
-
-@dataclass(frozen=True, eq=False)
-class _Study:
-    """A log with the choices of one report; it makes trials of estimators on targets."""
-
-    log: EvaluationLog
-    setting: Setting
-    targets: Mapping[str, Target]
-    estimators: tuple[str, ...]
-    propensity: FloatArray
-    mixture: Mixture
-    tuning: Mapping[str, float | Sequence[float]]
-    q_given: FloatArray | None
-    reward_model: ModelName
-    history: tuple[npt.ArrayLike, ...] | None
-
-    @cached_property
-    def _readings(self) -> dict[str, Reading]:
-        models = {each: q for each in self.estimators if (q := self.q_hat(each)) is not None}
-        return {
-            name: read(name, target, self.log, self.propensity, models)
-            for name, target in self.targets.items()
-        }
-
-    @cached_property
-    def _checks(self) -> Checks:
-        return check_log(self.log)
-
-    def diagnose(self, target: str, trials: Mapping[str, Trial]) -> Diagnostics:
-        """Diagnostics of a target; its unbiased trials count."""
-        reading = self._readings[target]
-        stabilised = all(
-            ESTIMATORS[each].biased or ESTIMATORS[each].shares != "equal" for each in trials
-        )
-        return diagnose(
-            self.log,
-            reading.weight,
-            reading.pmf,
-            self._checks,
-            [trial.spread for trial in trials.values() if not trial.biased],
-            self.setting,
-            stabilised=stabilised or self.setting.interval == "anytime",
-        )
-
-    def _earlier(self, estimator: Estimator) -> bool:
-        """Whether q̂ must come from earlier rows alone."""
-        return estimator.shares != "equal" or self.setting.interval == "anytime"
-
-    @cached_property
-    def _crossed(self) -> FloatArray:
-        return cross_fit(self.log, self.reward_model) if self.q_given is None else self.q_given
-
-    @cached_property
-    def _forward(self) -> FloatArray:
-        return fit_earlier(self.log, self.reward_model) if self.q_given is None else self.q_given
-
-    def q_hat(self, name: str) -> FloatArray | None:
-        """The reward model that an estimator reads, (n, k), if it does."""
-        estimator = ESTIMATORS[name]
-        if not estimator.needs_model:
-            return None
-        return self._forward if self._earlier(estimator) else self._crossed
-
-    @cached_property
-    def _q_ranges(self) -> dict[int, tuple[float, float]]:
-        return {}
-
-    @cached_property
-    def _residuals(self) -> dict[int, FloatArray]:
-        return {}
-
-    def _residual(self, q_hat: FloatArray | None) -> FloatArray:
-        """r_i − q̂(x_i, a_i), (n,), made once for each model."""
-        log = self.log
-        if q_hat is None:
-            return log.reward
-        if id(q_hat) not in self._residuals:
-            residual = np.empty(log.n)
-            for rows in blocks(log.n):
-                said = drawn(q_hat[rows], log.action[rows])
-                np.subtract(log.reward[rows], said, out=residual[rows])
-            self._residuals[id(q_hat)] = residual
-        return self._residuals[id(q_hat)]
-
-    def trial(self, name: str, target: str) -> Trial:
-        """An estimator on a target, its hyper-parameter chosen where it has one."""
-        reading = self._readings[target]
-        estimator = ESTIMATORS[name]
-        q_hat = self.q_hat(name)
-        q_target = 0.0 if q_hat is None else reading.expected[id(q_hat)]
-        weight = reading.weight
-        if estimator.weights == "match":
-            weight = matches(reading, self.log)
-        elif estimator.weights == "embedding":
-            weight = embedding_weights(reading, self.log)
-        evidence = Evidence(self.log.reward, weight, q_target, self._residual(q_hat))
-        made = self._made(name, estimator, evidence, q_hat, reading)
-        if estimator.tuning is None:
-            return made
-        given = self.tuning.get(name, estimator.tuning.grid)
-        grid = [float(given)] if isinstance(given, int | float) else [float(g) for g in given]
-        change = estimator.tuning.transform
-        tried = [
-            replace(
-                made,
-                terms=replace(made.terms, weight=change(weight, each)),
-                hyperparameter=each,
-                note=f"λ = {each:g}, given",
-            )
-            for each in grid
-        ]
-        if len(tried) == 1:
-            return tried[0]
-        chosen = slope(tried, self.setting.alpha)
-        return replace(tried[chosen], note=told(grid, chosen, estimator.tuning.unbiased))
-
-    def _made(
-        self,
-        name: str,
-        estimator: Estimator,
-        evidence: Evidence,
-        q_hat: FloatArray | None,
-        reading: Reading,
-    ) -> Trial:
-        terms = estimator.terms(evidence)
-        log = self.log
-        influence = None
-        if estimator.shares == "by_snapshot":
-            terms = replace(terms, share=snapshot_shares(reading, log))
-        elif estimator.shares == "by_context":
-            shares = context_shares(reading, log, self.history)
-            influence = shares.influence(terms.total, _codes(log))
-            terms = replace(terms, share=shares.own * log.n)
-        elif self.mixture == "weighted":
-            terms = replace(terms, share=logger_shares(terms.total, _codes(log)))
-        base_range, gain_range = self._ranges(q_hat)
-        return Trial(
-            self.setting,
-            name,
-            terms,
-            estimator.biased,
-            gain_range,
-            base_range,
-            1.0 if estimator.weights == "match" else log.max_weight,
-            reading.pmf,
-            influence=influence,
-        )
-
-    def logging(self, name: str) -> Trial:
-        """The logging policy itself, in terms that pair with the estimator's."""
-        log = self.log
-        q_hat = self.q_hat(name)
-        terms = on_policy(Evidence(log.reward, log.reward, 0.0, self._residual(q_hat)))
-        base_range, gain_range = self._ranges(q_hat)
-        return Trial(
-            self.setting,
-            name,
-            terms,
-            ESTIMATORS[name].biased,
-            gain_range,
-            base_range,
-            1.0,
-            log.pmf,
-            is_logging=True,
-        )
-
-    def _ranges(self, q_hat: FloatArray | None) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Smallest and largest base and gain that the declared range of the reward allows."""
-        low, high = self.log.reward_range or (math.nan, math.nan)
-        if q_hat is None:
-            return (0.0, 0.0), (low, high)
-        if math.isnan(low):
-            return (math.nan, math.nan), (math.nan, math.nan)
-        if id(q_hat) not in self._q_ranges:
-            self._q_ranges[id(q_hat)] = float(q_hat.min()), float(q_hat.max())
-        q_low, q_high = self._q_ranges[id(q_hat)]
-        return (q_low, q_high), (low - q_high, high - q_low)
-
-
-def _codes(log: EvaluationLog) -> npt.NDArray[np.intp]:
-    return np.arange(log.n) if log.logger is None else log.logger
-
-
-def _sample(log: EvaluationLog) -> Sample:
-    order = None
-    most: float = 1
-    if log.time is not None:
-        at = log.time.astype("datetime64[us]").astype(np.int64)
-        if log.unit is not None:
-            first = np.full(log.n_units, np.iinfo(np.int64).max)
-            np.minimum.at(first, log.unit, at)
-            at = first
-        order = np.argsort(at, kind="stable")
-    if log.unit is not None:
-        rows = np.bincount(log.unit)
-        most = float(rows[0]) if (rows == rows[0]).all() else math.nan
-    if log.max_rows is not None:
-        most = log.max_rows
-    silent = bool(np.ptp(log.reward) == 0)
-    return Sample(log.n, log.unit, order, log.reward_range, most, silent)
-
-
-def _result(
-    target: str, trial: Trial, diagnostics: Diagnostics, draws: Mapping[int, FloatArray]
-) -> Result:
-    sample = trial.setting.sample
-    if diagnostics.verdict == "not_estimable":
-        return Result.refused(target, trial.name, sample.n, sample.n_units)
-    name, found = trial.interval(diagnostics.shape, draws.get(id(trial)))
-    told_of_interval = (
-        "" if trial.biased or name == "none" else trial.setting.why(diagnostics.shape)
+        draws = dict(zip(every, resampled(every), strict=True))
+    return assembled(
+        trials, logging, diagnostics, TrialPair, draws, against=against, correction=correction
     )
-    return Result(
-        target,
-        trial.name,
-        found.value,
-        found.se,
-        found.low,
-        found.high,
-        name,
-        sample.n,
-        sample.n_units,
-        trial.hyperparameter,
-        "; ".join(each for each in (trial.note, told_of_interval) if each),
-    )
-
-
-def _compared(
-    estimator: str,
-    sides: Mapping[str, Trial],
-    diagnostics: Mapping[str, Diagnostics],
-    against: str | None,
-    draws: Mapping[int, FloatArray],
-    alpha: float,
-    correction: Familywise,
-) -> list[Comparison]:
-    """The differences that ``against`` asks for, by one estimator."""
-    if against is None:
-        return []
-    names = [name for name in sides if name != against]
-    asked = list(combinations(sides, 2)) if against == ALL else [(name, against) for name in names]
-    pairs = []
-    for first, second in asked:
-        seen = [diagnostics[name] for name in (first, second) if name in diagnostics]
-        if any(one.verdict == "not_estimable" for one in seen):
-            continue
-        ours = [draws.get(id(sides[name])) for name in (first, second)]
-        pairs.append(
-            Pair(
-                first,
-                second,
-                sides[first],
-                sides[second],
-                reduce(Shape.joined, [one.shape for one in seen]),
-                None if ours[0] is None or ours[1] is None else ours[0] - ours[1],
-            )
-        )
-    found = {(row.target, row.against): row for row in compare(pairs, alpha, correction)}
-    return [found.get(pair) or Comparison.refused(*pair, estimator) for pair in asked]
 
 
 def _check_arguments(
@@ -494,13 +196,3 @@ def _check_options(
             raise AttributionError(
                 f"`tuning.{name}` is {given}. It must be numbers from {least:g} to {most:g}."
             )
-
-
-def _check_q_hat(q_hat: npt.ArrayLike, log: EvaluationLog) -> FloatArray:
-    model = np.asarray(q_hat, dtype=np.float64)
-    if model.shape != (log.n, log.k):
-        raise AttributionError(
-            f"`q_hat` has shape {model.shape}. It must be {(log.n, log.k)}: "
-            "a row for each choice, a column for each of `actions`."
-        )
-    return model

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import fdtrc, fdtri, stdtr, stdtrit
+
+from attribution.moments import Moments
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
@@ -150,43 +152,80 @@ class Spread:
         return abs(self.skew)
 
 
-def spread(moved: Iterable[FloatArray], value: float) -> Spread:
-    """Delete-one-unit jackknife of a statistic, and how skewed it is.
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Sums of the first four powers of V̂_(−j) − V̂ over m units j, and their largest square.
 
-        SE² = (m − 1)/m Σ_j (V̂_(−j) − V̄_(−·))²
-
-    Parameters
-    ----------
-    moved
-        Blocks of V̂_(−j) − V̂. The difference of two statistics on one log is such a statistic
-        too, which makes the comparison a paired one.
-
-    References
-    ----------
-    Efron & Tibshirani (1993), An Introduction to the Bootstrap, chapter 11.
+    Those of different units merge with ``+``.
     """
-    m, first, second, third, fourth, largest = 0, 0.0, 0.0, 0.0, 0.0, 0.0
-    for d in moved:
+
+    m: int = 0
+    first: float = 0.0
+    second: float = 0.0
+    third: float = 0.0
+    fourth: float = 0.0
+    largest: float = 0.0
+
+    @classmethod
+    def of(cls, d: FloatArray) -> Moved:
         # Their mean is of order 1/m of their spread: moments about zero lose nothing here.
         # Not a BLAS product: its threads cost more than they save at these sizes.
         squares = d * d
-        m += len(d)
-        first += float(d.sum())
-        second += float(squares.sum())
-        largest = max(largest, float(squares.max()))
-        third += float(np.einsum("i,i->", squares, d))
-        fourth += float(np.einsum("i,i->", squares, squares))
-    mean = first / m
-    total = max(second - m * mean * mean, 0.0) if not math.isnan(second) else math.nan
-    se = math.sqrt((m - 1) / m * total)
-    scale = abs(value) + math.sqrt(largest)
-    if not total / m > (1e-14 * scale) ** 2:
-        return Spread(se, m, math.inf, m - 1)
-    central = third - 3 * mean * second + 2 * m * mean**3
-    kurtosis = m * (fourth - 4 * mean * third + 6 * mean**2 * second - 3 * m * mean**4) / total**2
-    # Without a unit the estimate moves against what the unit brought to it.
-    skew = -(central / m) / math.sqrt((total / m) ** 3 * m)
-    return Spread(se, m, skew, min(m - 1, 2 * m / max(kurtosis - 1, 1e-9)))
+        return cls(
+            len(d),
+            float(d.sum()),
+            float(squares.sum()),
+            float(np.einsum("i,i->", squares, d)),
+            float(np.einsum("i,i->", squares, squares)),
+            float(squares.max()),
+        )
+
+    def __add__(self, other: Moved) -> Moved:
+        return Moved(
+            self.m + other.m,
+            self.first + other.first,
+            self.second + other.second,
+            self.third + other.third,
+            self.fourth + other.fourth,
+            max(self.largest, other.largest),
+        )
+
+    def spread(self, value: float) -> Spread:
+        """Delete-one-unit jackknife of a statistic, and how skewed it is.
+
+            SE² = (m − 1)/m Σ_j (V̂_(−j) − V̄_(−·))²
+
+        Parameters
+        ----------
+        value
+            V̂, beside which what varies by rounding alone counts as nothing.
+
+        References
+        ----------
+        Efron & Tibshirani (1993), An Introduction to the Bootstrap, chapter 11.
+        """
+        m, second, third = self.m, self.second, self.third
+        mean = self.first / m
+        total = max(second - m * mean * mean, 0.0) if not math.isnan(second) else math.nan
+        se = math.sqrt((m - 1) / m * total)
+        scale = abs(value) + math.sqrt(self.largest)
+        if not total / m > (1e-14 * scale) ** 2:
+            return Spread(se, m, math.inf, m - 1)
+        central = third - 3 * mean * second + 2 * m * mean**3
+        fourth = self.fourth - 4 * mean * third + 6 * mean**2 * second - 3 * m * mean**4
+        kurtosis = m * fourth / total**2
+        # Without a unit the estimate moves against what the unit brought to it.
+        skew = -(central / m) / math.sqrt((total / m) ** 3 * m)
+        return Spread(se, m, skew, min(m - 1, 2 * m / max(kurtosis - 1, 1e-9)))
+
+
+def spread(moved: Iterable[FloatArray], value: float) -> Spread:
+    """`Moved.spread` of blocks of V̂_(−j) − V̂.
+
+    The difference of two statistics on one log is such a statistic too, which makes the
+    comparison a paired one.
+    """
+    return sum(map(Moved.of, moved), Moved()).spread(value)
 
 
 def jackknife(value: float, seen: Spread, alpha: float) -> Interval:
@@ -228,17 +267,16 @@ def skew_corrected_p(value: float, seen: Spread) -> float:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sums:
-    """Sums over each unit of an estimate's terms, with the ranges declared for its rows.
+    """What units bring to an estimate, with the ranges declared for its rows.
 
-    ``total`` Σ(b + w g), ``weight`` Σ w, ``rows`` (number of rows); all (m,). A row's gain lies
-    in [``gain_low``, ``gain_high``], its base in [``base_low``, ``base_high``]. ``own`` is 1 where
-    the rows' own gain is taken off, Σ(b + (w − 1) g), as in a difference with the logging policy.
-    ``imagined`` is the rows of the unit that may not have been seen yet, NaN for the average.
+    ``moments``, of one sample, are those of three sums over each unit: total Σ(b + w g), weight Σ w
+    and its number of rows. A row's gain lies in [``gain_low``, ``gain_high``], its base in
+    [``base_low``, ``base_high``]. ``own`` is 1 where the rows' own gain is taken off,
+    Σ(b + (w − 1) g), as in a difference with the logging policy. ``imagined`` is the rows of the
+    unit that may not have been seen yet, NaN for the average.
     """
 
-    total: FloatArray
-    weight: FloatArray
-    rows: FloatArray
+    moments: Moments
     gain_low: float
     gain_high: float
     base_low: float
@@ -247,9 +285,14 @@ class Sums:
     imagined: float = math.nan
 
     @property
+    def m(self) -> int:
+        """Units."""
+        return int(self.moments.n[0])
+
+    @property
     def size(self) -> float:
         """Rows of the imagined unit, at most the average unit's."""
-        average = float(self.rows.mean())
+        average = float(self.moments.mean[0, 2])
         return average if math.isnan(self.imagined) else min(self.imagined, average)
 
     def worst(self, weight: float) -> float:
@@ -257,12 +300,19 @@ class Sums:
         excess = weight - self.own
         return self.base_low + excess * (self.gain_low if excess > 0 else self.gain_high)
 
+    def beside_logging(self) -> Sums:
+        """The same for a difference with the logging policy, whose total is taken off already.
+
+        V − V_log = E[ b₁ − b₂ + (w − 1) g ], in which the target's are the only weights: the same
+        problem as that of a value, with another worst for the imagined unit.
+        """
+        reach = self.base_high - self.base_low
+        return replace(self, base_low=-reach, base_high=reach, own=1.0)
+
     def mirrored(self) -> Sums:
         """The same for the negated reward, whose lower end is the negated upper end."""
         return Sums(
-            -self.total,
-            self.weight,
-            self.rows,
+            _mapped(self.moments, [[-1, 0, 0], [0, 1, 0], [0, 0, 1]]),
             -self.gain_high,
             -self.gain_low,
             -self.base_high,
@@ -270,6 +320,17 @@ class Sums:
             self.own,
             self.imagined,
         )
+
+
+def moments_of(*columns: FloatArray) -> Moments:
+    """Moments of one sample with these columns, (m,) each."""
+    return Moments.of(np.column_stack(columns))
+
+
+def _mapped(moments: Moments, by: npt.ArrayLike) -> Moments:
+    """Moments of linear combinations of one sample's columns, a row of ``by`` for each."""
+    matrix = np.asarray(by, dtype=np.float64)
+    return replace(moments, mean=moments.mean @ matrix.T, m2=matrix @ moments.m2 @ matrix.T)
 
 
 def cressie_read(sums: Sums, max_weight: float, alpha: float) -> tuple[float, float]:
@@ -281,10 +342,10 @@ def cressie_read(sums: Sums, max_weight: float, alpha: float) -> tuple[float, fl
 
     at a divergence from equal weights below the F(1, m) quantile. The second moment condition
     says that weights have mean one, which ties the unseen to the seen. At power −2 the
-    divergence is quadratic, so the ends are roots of a quadratic: a regression of ``total`` on
-    ``weight``, with the imagined unit among the data. That unit has as many rows as are drawn
-    together, weight 0
-    or ``max_weight`` in each and the worst gain; the outer of the two answers counts.
+    divergence is quadratic, so that moments are all that is needed and the ends are roots of a
+    quadratic: a regression of ``total`` on ``weight``, with the imagined unit among the data. That
+    unit has as many rows as are drawn together, weight 0 or ``max_weight`` in each and the worst
+    gain; the outer of the two answers counts.
 
     References
     ----------
@@ -296,7 +357,7 @@ def cressie_read(sums: Sums, max_weight: float, alpha: float) -> tuple[float, fl
 
 
 def cressie_read_levels(sums: Sums, max_weight: float) -> Callable[[float], tuple[float, float]]:
-    """`cressie_read` as a function of alpha alone, the units being summed but once.
+    """`cressie_read` as a function of alpha alone.
 
     At an alpha of one it shrinks to one value for each worst reward: that of the reweighting
     which is nearest to equal weights, with all that is missing from the weights' mean given to
@@ -307,21 +368,20 @@ def cressie_read_levels(sums: Sums, max_weight: float) -> Callable[[float], tupl
     return lambda alpha: (below(alpha), -above(alpha))
 
 
-def guarded_lower(total: FloatArray, rows: FloatArray, alpha: float) -> float:
+def guarded_lower(moments: Moments, alpha: float) -> float:
     """Lower end for E[total] / E[rows] where ``total`` has its long tail above.
 
     The limit of `cressie_read` as the imagined unit's weight grows without bound. A mean and
     its standard error rise together under a long upper tail, so the end errs downwards, on
     the side of caution.
+
+    Parameters
+    ----------
+    moments
+        Of one sample: total and number of rows of each unit.
     """
-    return _guarded(total, rows)(alpha)
-
-
-def _guarded(total: FloatArray, rows: FloatArray) -> Callable[[float], float]:
-    m = len(total)
-    means = float(total.mean()), float(rows.mean())
-    covariances = _covariances(total, rows, m + 1)
-    return lambda alpha: _smaller_root(*means, covariances, _quantile(m, alpha))
+    m = int(moments.n[0])
+    return _smaller_root(moments, m + 1, _quantile(m, alpha))
 
 
 def _quantile(m: int, alpha: float) -> float:
@@ -329,45 +389,40 @@ def _quantile(m: int, alpha: float) -> float:
     return float(fdtri(1, m, 1 - alpha)) / (m + 1)
 
 
-def guarded_p(total: FloatArray, rows: FloatArray, value: float) -> float:
+def guarded_p(moments: Moments, value: float) -> float:
     """The level at which `guarded_lower` reaches ``value``; 1 where that is above its centre."""
-    m = len(total)
-    x = total - value * rows
-    mean = float(x.mean())
+    m = int(moments.n[0])
+    x = _mapped(moments, [[1, -value]])
+    mean = float(x.mean[0, 0])
     if mean <= 0:
         return 1.0
-    variance = float(((x - mean) ** 2).sum()) / (m + 1)
+    variance = float(x.m2[0, 0, 0]) / (m + 1)
     return float(fdtrc(1, m, (m + 1) * mean**2 / variance)) if variance else 0.0
 
 
 def fieller_lower(total: FloatArray, rows: FloatArray, radius: float, slack: float) -> float:
     """Smaller v with E[total] − slack − v E[rows] = √(radius · Var(total − v rows))."""
-    return _smaller_root(
-        float(total.mean()) - slack,
-        float(rows.mean()),
-        _covariances(total, rows, len(total)),
-        radius,
-    )
+    return _smaller_root(moments_of(total - slack, rows), len(total), radius)
 
 
 def _lower(sums: Sums, max_weight: float) -> Callable[[float], float]:
     """The lower end as a function of alpha: the least over what the imagined unit may be."""
-    m = len(sums.total)
-    heavier = sums.weight.sum() < sums.rows.sum()
+    m = sums.m
+    _, weight, rows = sums.moments.mean[0]
     completed = [_Completed.by(sums, 0.0)]
-    unbounded = None
+    above = None
     if math.isfinite(max_weight):
         completed.append(_Completed.by(sums, max_weight))
-        least = completed[1 if heavier else 0].misfit
+        least = completed[1 if weight < rows else 0].misfit
     else:
         # In the limit the imagined unit takes up the missing weight at a cost of 1/m.
-        least = 1 / m if heavier else min(1 / m, completed[0].misfit)
-        unbounded = _guarded(sums.total - sums.gain_low * sums.weight, sums.rows)
+        least = 1 / m if weight < rows else min(1 / m, completed[0].misfit)
+        above = _mapped(sums.moments, [[1.0, -sums.gain_low, 0.0], [0.0, 0.0, 1.0]])
 
     def end(alpha: float) -> float:
-        found = [] if unbounded is None else [sums.gain_low + unbounded(alpha)]
+        found = [] if above is None else [sums.gain_low + guarded_lower(above, alpha)]
         found += [
-            _smaller_root(each.total, each.rows, each.covariances, radius)
+            _smaller_root(each.moments, m + 1, radius)
             for each in completed
             if (radius := _quantile(m, alpha) + least - each.misfit) >= 0
         ]
@@ -376,47 +431,36 @@ def _lower(sums: Sums, max_weight: float) -> Callable[[float], float]:
     return end
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Completed:
-    """The sample with an imagined unit in it, its means corrected for weights ≠ 1.
+    """The sample with an imagined unit in it, total and rows corrected for weights ≠ 1.
 
     ``misfit`` is C̄² / var C for C = weight − rows: how far the weights are from mean one.
     """
 
-    total: float
-    rows: float
-    covariances: tuple[float, float, float]
+    moments: Moments
     misfit: float
 
     @classmethod
     def by(cls, sums: Sums, weight: float) -> _Completed:
-        size = sums.size
-        total = np.append(sums.total, size * sums.worst(weight))
-        rows = np.append(sums.rows, size)
-        excess = np.append(sums.weight, size * weight) - rows
-        centred = excess - excess.mean()
-        variance = float((centred**2).mean())
-        by_total = float((centred * total).mean()) / variance
-        by_rows = float((centred * rows).mean()) / variance
-        mean = float(excess.mean())
-        return cls(
-            float(total.mean()) - by_total * mean,
-            float(rows.mean()) - by_rows * mean,
-            _covariances(total - by_total * excess, rows - by_rows * excess, len(rows)),
-            mean**2 / variance,
+        imagined = sums.size * np.array([sums.worst(weight), weight, 1.0])
+        unit = Moments(
+            np.ones(1, np.intp), imagined[None], np.zeros((1, 3, 3)), np.zeros(1, np.intp)
         )
+        whole = _mapped(sums.moments + unit, [[1, 0, 0], [0, 0, 1], [0, 1, -1]])
+        products, mean = whole.m2[0], float(whole.mean[0, 2])
+        by_total, by_rows = (products[2, :2] / products[2, 2]).tolist()
+        misfit = mean**2 * (sums.m + 1) / float(products[2, 2])
+        return cls(_mapped(whole, [[1, 0, -by_total], [0, 1, -by_rows]]), misfit)
 
 
-def _covariances(a: FloatArray, b: FloatArray, divisor: int) -> tuple[float, float, float]:
-    a, b = a - a.mean(), b - b.mean()
-    return float(a @ a) / divisor, float(a @ b) / divisor, float(b @ b) / divisor
+def _smaller_root(moments: Moments, divisor: int, radius: float) -> float:
+    """Smaller v with (Ā − v B̄)² = radius · var(A − v B), Fieller's quadratic; −∞ if none.
 
-
-def _smaller_root(
-    a: float, b: float, covariances: tuple[float, float, float], radius: float
-) -> float:
-    """Smaller v with (a − v b)² = radius · var(A − v B), Fieller's quadratic; −∞ if none."""
-    aa, ab, bb = covariances
+    ``moments`` are those of A and B; the variance is over ``divisor``.
+    """
+    a, b = map(float, moments.mean[0])
+    aa, ab, bb = (float(moments.m2[0, i, j]) / divisor for i, j in ((0, 0), (0, 1), (1, 1)))
     leading = b * b - radius * bb
     middle = a * b - radius * ab
     discriminant = middle * middle - leading * (a * a - radius * aa)

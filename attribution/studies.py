@@ -34,11 +34,11 @@ def sample_of(
     reward: FloatArray, unit: IntArray | None, reward_range: tuple[float, float] | None
 ) -> Sample:
     """What intervals need to know of a log whose rows have no order."""
-    most = 1.0
+    n_units, most = len(reward), 1.0
     if unit is not None:
         rows = np.bincount(unit)
-        most = float(rows[0]) if (rows == rows[0]).all() else math.nan
-    return Sample(len(reward), unit, None, reward_range, most, bool(np.ptp(reward) == 0))
+        n_units, most = len(rows), float(rows[0]) if (rows == rows[0]).all() else math.nan
+    return Sample(len(reward), n_units, unit, None, reward_range, most, bool(np.ptp(reward) == 0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

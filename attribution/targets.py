@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -18,19 +20,41 @@ Target = npt.ArrayLike | str
 Mixture = Literal["naive", "balanced", "weighted"]
 
 
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """What a reward model expects of every action in each row of a log, ``q_hat`` (n, k)."""
+
+    log: EvaluationLog
+    q_hat: FloatArray
+
+    @cached_property
+    def residual(self) -> FloatArray:
+        """r_i − q̂(x_i, a_i), (n,)."""
+        log, found = self.log, np.empty(self.log.n)
+        for rows in blocks(log.n):
+            said = drawn(self.q_hat[rows], log.action[rows])
+            np.subtract(log.reward[rows], said, out=found[rows])
+        return found
+
+    @cached_property
+    def range(self) -> tuple[float, float]:
+        """The smallest and largest prediction."""
+        return float(self.q_hat.min()), float(self.q_hat.max())
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Reading:
     """One target as a log sees it.
 
     ``pmf`` (n, k), or None for a target that is known at the logged actions only; ``weight`` (n,)
     its probability of the logged action over the logged one; ``expected`` for each reward model
-    given Σ_a π(a|x_i) q̂(x_i, a), (n,), by the identity of the model.
+    given Σ_a π(a|x_i) q̂(x_i, a), (n,).
     """
 
     name: str
     pmf: FloatArray | None
     weight: FloatArray
-    expected: Mapping[int, FloatArray]
+    expected: Mapping[Predicted, FloatArray]
 
     def whole(self, estimator: str) -> FloatArray:
         """The (n, k) pmf, which ``estimator`` needs.
@@ -53,14 +77,14 @@ def read(
     target: Target,
     log: EvaluationLog,
     propensity: FloatArray,
-    models: Mapping[str, FloatArray],
+    models: Mapping[str, Predicted],
 ) -> Reading:
     """A target's weights, and what reward models expect of it; its pmf is read but once.
 
     Parameters
     ----------
     models
-        By the name of an estimator that needs it, q̂, (n, k).
+        By the name of an estimator that needs it, its reward model.
 
     Raises
     ------
@@ -68,20 +92,19 @@ def read(
         If it is no pmf over the eligible actions, or a weight is above the log's largest.
     """
     weight = np.empty(log.n)
-    expected = {id(q_hat): np.empty(log.n) for q_hat in models.values()}
+    expected = {model: np.empty(log.n) for model in models.values()}
     pmf = None
     if not isinstance(target, str):
         pmf = np.asarray(target, dtype=np.float64)
-        distinct = {id(q_hat): q_hat for q_hat in models.values()}
         for rows in checked(f"targets.{name}", pmf, log):
             block = pmf[rows]
             weight[rows] = drawn(block, log.action[rows])
-            for which, q_hat in distinct.items():
-                np.einsum("ij,ij->i", block, q_hat[rows], out=expected[which][rows])
-        for which, q_hat in distinct.items():
+            for model, found in expected.items():
+                np.einsum("ij,ij->i", block, model.q_hat[rows], out=found[rows])
+        for model, found in expected.items():
             # Nought times what is not finite is not finite either: no pass of its own is needed.
-            if not np.isfinite(expected[which].sum()):
-                wrong = ~np.isfinite(q_hat.sum(axis=1))
+            if not np.isfinite(found.sum()):
+                wrong = ~np.isfinite(model.q_hat.sum(axis=1))
                 refuse_rows(wrong, "q_hat", "is not finite", "Predict every action.")
     elif log.columns is None:
         raise AttributionError(
@@ -112,6 +135,19 @@ def read(
             weight,
         )
     return Reading(name, pmf, weight, expected)
+
+
+def ranges(
+    model: Predicted | None, reward_range: tuple[float, float] | None
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """What base and gain of a row can be, given the declared range of the reward."""
+    low, high = reward_range or (math.nan, math.nan)
+    if model is None:
+        return (0.0, 0.0), (low, high)
+    if math.isnan(low):
+        return (math.nan, math.nan), (math.nan, math.nan)
+    least, most = model.range
+    return (least, most), (low - most, high - least)
 
 
 def drawn(block: FloatArray, action: npt.NDArray[np.intp]) -> FloatArray:

@@ -7,15 +7,16 @@ bring their terms here, so that there is one set of intervals for all.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from attribution.bootstrap import DRAWS, poisson_sums
+from attribution.bootstrap import PoissonSums
 from attribution.errors import AttributionError
 from attribution.estimators import Terms
 from attribution.intervals import (
@@ -27,6 +28,7 @@ from attribution.intervals import (
     cressie_read_levels,
     deviations,
     jackknife,
+    moments_of,
     ratio,
     skew_corrected,
     sliced,
@@ -34,6 +36,7 @@ from attribution.intervals import (
     totals,
     unit_sums,
 )
+from attribution.moments import Moments
 from attribution.sequences import Bounded, bernstein_lower, betting_lower, steadied
 
 FloatArray = npt.NDArray[np.float64]
@@ -64,21 +67,18 @@ LEAST_DF = 100.0
 class Sample:
     """What intervals need to know of a log beside an estimate's terms.
 
-    ``unit`` (n,) codes or None; ``order`` (m,) the units in the order of time, or None as they
-    are coded; ``most_rows`` the largest number of rows that a unit can have, NaN if not known.
+    ``n`` rows of ``n_units`` units, one each where ``unit`` (n,) has no codes; ``order`` (m,) the
+    units in the order of time, or None as they are coded; ``most_rows`` the largest number of rows
+    that a unit can have, NaN if not known; ``silent`` whether all rewards are alike.
     """
 
     n: int
+    n_units: int
     unit: IntArray | None
     order: IntArray | None
     reward_range: tuple[float, float] | None
     most_rows: float
     silent: bool
-
-    @property
-    def n_units(self) -> int:
-        """Units; rows where no unit was given."""
-        return self.n if self.unit is None else int(self.unit.max()) + 1
 
     def ranges(self, interval: str) -> tuple[float, float]:
         """The declared range of the reward.
@@ -174,8 +174,8 @@ class Shape:
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
-    """One estimator on one target.
+class Estimate(ABC):
+    """One estimator on one target: what its intervals and comparisons read of it.
 
     Parameters
     ----------
@@ -186,88 +186,146 @@ class Trial:
         What the declared range of the reward allows a row's gain and base to be.
     max_weight
         The largest weight that its terms can have.
-    pmf
-        The target's, where it is known, for comparisons.
     is_logging
         Whether this is the logging policy itself.
     note
         What a reader must know of how the estimate was made.
-    influence
-        (n,) instead of the terms' own, for estimators that are no ratio; they sum to zero.
     """
 
     setting: Setting
     name: str
-    terms: Terms
+    _: KW_ONLY
     biased: bool = False
     gain_range: tuple[float, float] = (math.nan, math.nan)
     base_range: tuple[float, float] = (0.0, 0.0)
     max_weight: float = math.inf
-    pmf: FloatArray | None = None
     is_logging: bool = False
     note: str = ""
     hyperparameter: float = math.nan
-    influence: FloatArray | None = field(default=None, repr=False)
+
+    @property
+    @abstractmethod
+    def value(self) -> float:
+        """The estimate, in the reward's unit; NaN where the sizes sum to zero."""
+
+    @property
+    @abstractmethod
+    def spread(self) -> Spread:
+        """Standard error and asymmetry, by the jackknife."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether rows count by shares that were chosen with the log."""
+        return False
+
+    @abstractmethod
+    def sums(self) -> Sums:
+        """What Cressie–Read reads."""
+
+    @abstractmethod
+    def bounded(self) -> tuple[Bounded, Bounded]:
+        """What Bernstein's and the anytime intervals read: terms for the lower end of the value,
+        and of the value of the negated reward.
+        """
+
+    def interval(self, shape: Shape, draws: FloatArray | None) -> tuple[str, Interval]:
+        """The interval chosen and its name; ``draws`` are those of the bootstrap, if made."""
+        setting = self.setting
+        kind = "cressie_read" if self.name == "cressie_read" else setting.chosen(shape)
+        if self.biased and draws is None:
+            kind = "jackknife"
+        if setting.sample.silent and kind in ASYMPTOTIC:
+            return "none", Interval(self.value, math.nan, math.nan, math.nan)
+        plain = jackknife(self.value, self.spread, setting.alpha)
+        suffix = BIASED if self.biased else ""
+        if kind == "jackknife":
+            return kind + suffix, plain
+        if kind == "skew_corrected":
+            return SKEW_CORRECTED, skew_corrected(self.value, self.spread, setting.alpha)
+        if draws is not None and kind == "bootstrap":
+            low, high = np.quantile(draws, [setting.alpha / 2, 1 - setting.alpha / 2])
+            return kind + suffix, Interval(self.value, plain.se, float(low), float(high))
+        bounds = setting.sample.ranges(kind)
+        if kind == "cressie_read":
+            ends_at = cressie_read_levels(self.sums(), self.max_weight)
+            ends = ends_at(setting.alpha)
+            return CRESSIE_READ, Interval.around(plain.se, ends, ends_at(1.0), bounds)
+        lower = bernstein_lower if kind == "bernstein" else betting_lower
+        up, down = self.bounded()
+        ends = lower(up, setting.alpha / 2), -lower(down, setting.alpha / 2)
+        return kind, Interval.around(plain.se, ends, (self.value, self.value), bounds)
+
+
+@dataclass(frozen=True, eq=False)
+class Trial(Estimate):
+    """An estimate from columns of all rows.
+
+    Parameters
+    ----------
+    pmf
+        The target's, where it is known, for comparisons.
+    influence
+        (n,) instead of the terms' own, for estimators that are no ratio; they sum to zero.
+    """
+
+    terms: Terms
+    pmf: FloatArray | None = field(default=None, kw_only=True)
+    influence: FloatArray | None = field(default=None, repr=False, kw_only=True)
 
     def _sums(self, values: FloatArray) -> FloatArray:
         return unit_sums(values, self.setting.sample.unit)
 
-    def _shared(self, values: FloatArray | float) -> FloatArray:
-        """h times values, summed over units."""
-        sample = self.setting.sample
-        share = self.terms.share
-        if isinstance(values, float):
-            rows = np.full(sample.n, values)
-            return self._sums(rows if isinstance(share, float) else rows * share)
-        return self._sums(values if isinstance(share, float) else values * share)
+    @property
+    def total(self) -> FloatArray:
+        """Σ h (b + w g) over each unit, (m,)."""
+        return self._sums(self.terms.total)
+
+    @property
+    def weight(self) -> FloatArray:
+        """Σ h w over each unit, (m,)."""
+        return self._sums(self.terms.weight * self.terms.share)
 
     @property
     def rows(self) -> FloatArray:
         """Σ h over each unit, (m,)."""
-        return self._shared(1.0)
+        return self._sums(np.ones(self.setting.sample.n) * self.terms.share)
+
+    @property
+    def shared(self) -> bool:
+        return not isinstance(self.terms.share, float)
 
     def parts(self) -> Iterator[list[Part]]:
         """Numerators and sizes of the ratios whose sum is the estimate, some units at a time."""
-        sample, terms = self.setting.sample, self.terms
+        sample = self.setting.sample
         if sample.unit is None:
             for rows in blocks(sample.n):
-                yield self._ratios(terms.rows(rows), 1.0)
+                yield self._ratios(self.terms.rows(rows))
         else:
-            yield from sliced(self._units())
+            ones = np.ones(sample.n)
+            yield from sliced(
+                [
+                    (self._sums(top), self._sums(ones * size))
+                    for top, size in self._ratios(self.terms)
+                ]
+            )
 
-    def _ratios(self, terms: Terms, one: FloatArray | float) -> list[Part]:
-        share: FloatArray | float = terms.share
-        size = share if self.influence is None else one
-        total = terms.total
-        if not terms.self_normalised:
-            return [(total, size)]
-        weight = terms.weight if isinstance(share, float) else terms.weight * share
-        if isinstance(terms.base, float):
-            return [(total, weight)]
-        base = terms.base if isinstance(share, float) else terms.base * share
-        return [(base, size), (total - base, weight)]
-
-    def _units(self) -> list[Part]:
-        """`_ratios` over all rows, summed by unit."""
-        ones = np.ones(self.setting.sample.n)
-        return [
-            (self._sums(top), self._sums(ones * size))
-            for top, size in self._ratios(self.terms, ones)
-        ]
+    def _ratios(self, terms: Terms) -> list[Part]:
+        return terms.ratios(terms.share if self.influence is None else 1.0)
 
     @cached_property
-    def _totals(self) -> list[tuple[float, float]]:
+    def totals(self) -> list[tuple[float, float]]:
+        """Σ numerator and Σ size of each of its ratios."""
         return totals(self.parts())
 
     @property
     def ratios(self) -> int:
         """How many ratios make the estimate."""
-        return len(self._totals)
+        return len(self.totals)
 
     @cached_property
     def value(self) -> float:
         """The estimate, in the reward's unit; NaN where the sizes sum to zero."""
-        return sum(ratio(*each) for each in self._totals)
+        return sum(ratio(*each) for each in self.totals)
 
     @cached_property
     def spread(self) -> Spread:
@@ -277,35 +335,19 @@ class Trial:
     def deviations(self) -> Iterator[FloatArray]:
         """What the estimate moves by without each unit in turn, in blocks."""
         if self.influence is None:
-            return deviations(self.parts(), self._totals)
+            return deviations(self.parts(), self.totals)
         left = -self._sums(self.influence)
         return (left[units] for units in blocks(len(left)))
 
-    def sums(self) -> Sums:
-        """What Cressie–Read reads."""
-        weight, rows = self._shared(self.terms.weight), self.rows
-        return Sums(
-            self._sums(self.terms.total),
-            weight,
-            rows,
-            *self.gain_range,
-            *self.base_range,
-            imagined=self._together(weight, rows),
-        )
-
-    def _together(self, weight: FloatArray, rows: FloatArray) -> float:
-        """How many rows of a unit are drawn together: all of them where one draw serves for all.
-
-        The variance of the units' weights over that which independent rows would give them.
-        """
-        sample, share = self.setting.sample, self.terms.share
-        excess = (self.terms.weight - 1) * share
-        row = float(rows.sum()) / sample.n
-        alone = float(excess @ excess)
-        if sample.unit is None or not alone:
-            return row
-        apart = weight - rows
-        return row * max(1.0, float(apart @ apart) / alone)
+    def sums(self, less: Trial | None = None) -> Sums:
+        """What Cressie–Read reads; of the difference with the logging policy ``less``, if given."""
+        total = self.total if less is None else self.total - less.total
+        found = Sums(moments_of(total, self.weight, self.rows), *self.gain_range, *self.base_range)
+        excess = (self.terms.weight - 1) * self.terms.share
+        sample = self.setting.sample
+        alone = 0.0 if sample.unit is None else float(excess @ excess)
+        found = replace(found, imagined=drawn_together(found.moments, alone, sample.n))
+        return found if less is None else found.beside_logging()
 
     def bounded(self) -> tuple[Bounded, Bounded]:
         """Terms for the lower end of the value, and of the value of the negated reward.
@@ -315,7 +357,7 @@ class Trial:
         sample = self.setting.sample
         kind = self.setting.interval
         low, high = sample.ranges(kind)
-        if not isinstance(self.terms.share, float) or self.influence is not None:
+        if self.shared or self.influence is not None:
             raise AttributionError(
                 f'`interval` is "{kind}", which {self.name} has no proof for, since its rows count '
                 'by shares that were chosen with the log. Use "jackknife".'
@@ -328,9 +370,7 @@ class Trial:
         most_rows = known_rows(sample, kind)
         least, most = self.gain_range
         base_low, base_high = self.base_range
-        total = self._sums(self.terms.total)
-        weight = self._sums(self.terms.weight)
-        rows = self.rows
+        total, weight, rows = self.total, self.weight, self.rows
         reach = self.max_weight * (most - least)
         base = np.zeros_like(total)
         if not isinstance(self.terms.base, float):
@@ -360,66 +400,68 @@ class Trial:
             )
         return ends[0], ends[1]
 
-    def interval(self, shape: Shape, draws: FloatArray | None) -> tuple[str, Interval]:
-        """The interval chosen and its name; ``draws`` are those of `resampled`, if made."""
-        setting = self.setting
-        kind = "cressie_read" if self.name == "cressie_read" else setting.chosen(shape)
-        if self.biased and draws is None:
-            kind = "jackknife"
-        if setting.sample.silent and kind in ASYMPTOTIC:
-            return "none", Interval(self.value, math.nan, math.nan, math.nan)
-        plain = jackknife(self.value, self.spread, setting.alpha)
-        suffix = BIASED if self.biased else ""
-        if kind == "jackknife":
-            return kind + suffix, plain
-        if kind == "skew_corrected":
-            return SKEW_CORRECTED, skew_corrected(self.value, self.spread, setting.alpha)
-        if draws is not None and kind == "bootstrap":
-            low, high = np.quantile(draws, [setting.alpha / 2, 1 - setting.alpha / 2])
-            return kind + suffix, Interval(self.value, plain.se, float(low), float(high))
-        bounds = setting.sample.ranges(kind)
-        if kind == "cressie_read":
-            ends_at = cressie_read_levels(self.sums(), self.max_weight)
-            ends = ends_at(setting.alpha)
-            return CRESSIE_READ, Interval.around(plain.se, ends, ends_at(1.0), bounds)
-        lower = bernstein_lower if kind == "bernstein" else betting_lower
-        up, down = self.bounded()
-        ends = lower(up, setting.alpha / 2), -lower(down, setting.alpha / 2)
-        return kind, Interval.around(plain.se, ends, (self.value, self.value), bounds)
-
-    def columns(self) -> list[FloatArray]:
-        """What the bootstrap sums: numerators centred, and their sizes, (m,) each.
-
-        In single precision, which the centring affords.
-        """
-        found: list[FloatArray] = []
-        at = 0
-        for block in self.parts():
-            for index, ((top, size), sums) in enumerate(zip(block, self._totals, strict=True)):
-                if at == 0:
-                    found += [np.empty(self.setting.sample.n_units, np.float32) for _ in "ab"]
-                there = slice(at, at + len(top))
-                found[2 * index][there] = top - ratio(*sums) * size
-                found[2 * index + 1][there] = size
-            at += len(block[0][0])
-        return found
-
 
 def resampled(trials: Sequence[Trial]) -> list[FloatArray]:
-    """Every trial in each bootstrap draw, (draws,) each, with the same weights for all of them.
+    """Every trial in each bootstrap draw, (draws,) each, with the same weights for all of them."""
+    sums = PoissonSums(2 * sum(trial.ratios for trial in trials), trials[0].setting.seed)
+    for blocks_of in zip(*(trial.parts() for trial in trials), strict=True):
+        sums.add(
+            np.stack(
+                [
+                    column
+                    for parts, trial in zip(blocks_of, trials, strict=True)
+                    for column in centred(parts, trial.totals)
+                ]
+            )
+        )
+    return drawn_values(sums.total(), [(trial.value, trial.ratios) for trial in trials])
 
-    A draw that leaves nothing to divide by repeats the estimate.
+
+def centred(parts: Sequence[Part], sums: Sequence[tuple[float, float]]) -> Iterator[FloatArray]:
+    """What the bootstrap sums of some units: numerators less value times size, and sizes.
+
+    Centred, they afford single precision.
     """
-    stacked = np.stack([column for trial in trials for column in trial.columns()])
-    sums = iter(poisson_sums(stacked, DRAWS, trials[0].setting.seed))
+    for (top, size), whole in zip(parts, sums, strict=True):
+        yield top - ratio(*whole) * size
+        yield np.full(len(top), size) if isinstance(size, float) else size
+
+
+def drawn_values(sums: FloatArray, estimates: Sequence[tuple[float, int]]) -> list[FloatArray]:
+    """Each estimate in each draw, from the draws' sums of `centred` columns, (c, draws).
+
+    ``estimates`` gives each one's value and number of ratios. A draw that leaves nothing to divide
+    by repeats the value.
+    """
+    rows = iter(sums)
     found = []
-    for trial in trials:
-        drawn = np.full(DRAWS, trial.value)
-        for _ in range(trial.ratios):
-            top, below = next(sums), next(sums)
-            drawn += np.divide(top, below, out=np.zeros(DRAWS), where=below != 0)
+    for value, ratios in estimates:
+        drawn = np.full(sums.shape[1], value)
+        for _ in range(ratios):
+            top, below = next(rows), next(rows)
+            drawn += np.divide(top, below, out=np.zeros_like(top), where=below != 0)
         found.append(drawn)
     return found
+
+
+def drawn_together(moments: Moments, alone: float, n: int) -> float:
+    """How many rows of a unit are drawn together: all of them where one draw serves for all.
+
+    The variance of the units' weights over that which independent rows would give them.
+
+    Parameters
+    ----------
+    moments
+        Of the units' totals, weights and numbers of rows.
+    alone
+        Σ (w − 1)² over all n rows; zero where each row is a unit.
+    """
+    m, mean, products = int(moments.n[0]), moments.mean[0], moments.m2[0]
+    row = m * float(mean[2]) / n
+    if not alone:
+        return row
+    together = products[1, 1] - 2 * products[1, 2] + products[2, 2] + m * (mean[1] - mean[2]) ** 2
+    return row * max(1.0, float(together) / alone)
 
 
 def known_rows(sample: Sample, kind: str) -> float:

@@ -15,7 +15,7 @@ from scipy.optimize import minimize
 from scipy.special import fdtri
 
 from attribution import EvaluationLog, evaluate
-from attribution.intervals import Sums, cressie_read
+from attribution.intervals import Sums, cressie_read, moments_of
 from tests.attribution.study import CELLS, TAIL, run
 from tests.attribution.worlds import World, at_least, heavy
 
@@ -133,7 +133,7 @@ def test_cressie_read_is_the_optimum_of_the_problem_it_states(unequal_rows: bool
     rows = rng.integers(1, 4, m).astype(float) if unequal_rows else np.ones(m)
     weight = rng.exponential(size=m) * rows
     total = weight * rng.random(m)
-    low, _ = cressie_read(Sums(total, weight, rows, 0, 1, 0, 0), most, alpha)
+    low, _ = cressie_read(Sums(moments_of(total, weight, rows), 0, 1, 0, 0), most, alpha)
     size = rows.mean()
     worst, misfits = [], []
     for imagined in (0.0, most):
@@ -166,8 +166,12 @@ def test_cressie_read_mirrors_when_the_reward_is_negated() -> None:
     rng = np.random.default_rng(10)
     weight, reward, rows = rng.exponential(size=40), rng.random(40), np.ones(40)
     for most in (5.0, np.inf):
-        low, high = cressie_read(Sums(weight * reward, weight, rows, 0, 1, 0, 0), most, 0.05)
-        mirrored = cressie_read(Sums(-weight * reward, weight, rows, -1, 0, 0, 0), most, 0.05)
+        low, high = cressie_read(
+            Sums(moments_of(weight * reward, weight, rows), 0, 1, 0, 0), most, 0.05
+        )
+        mirrored = cressie_read(
+            Sums(moments_of(-weight * reward, weight, rows), -1, 0, 0, 0), most, 0.05
+        )
         assert (-mirrored[1], -mirrored[0]) == pytest.approx((low, high), rel=1e-12)
 
 
@@ -175,7 +179,7 @@ def test_a_tight_largest_weight_narrows_cressie_read_under_heavy_weights() -> No
     world = heavy(0.06)
     log = world.log(np.random.default_rng(11), np.ones(1000, dtype=np.intp))
     weight = world.target[log.action] / log.propensity
-    sums = Sums(weight * log.reward, weight, np.ones(1000), 0, 1, 0, 0)
+    sums = Sums(moments_of(weight * log.reward, weight, np.ones(1000)), 0, 1, 0, 0)
     tight, loose = (
         np.diff(cressie_read(sums, most, 0.05))[0] for most in (world.max_weight, np.inf)
     )

@@ -433,6 +433,25 @@ def test_a_paired_difference_is_narrower_than_two_values_apart() -> None:
     assert pair.se < 0.2 * (first.se + second.se)
 
 
+def test_comparisons_come_by_target_and_say_where_a_side_is_weak() -> None:
+    world = heavy(0.86)
+    log = world.log(np.random.default_rng(26), rows(1000))
+    targets = {"b": world.target_for(log), "a": np.broadcast_to(world.logging, (log.n, log.k))}
+    report = evaluate(log, targets, ["ips", "snips"], against="all")
+    found = [(row.target, row.against, row.estimator) for row in report.comparisons_made]
+    assert found == [
+        (*pair, name)
+        for pair in (("b", "a"), ("b", "logging"), ("a", "logging"))
+        for name in ("ips", "snips")
+    ]
+    weak = {name for name, each in report.diagnostics.items() if each.verdict == "weak"}
+    assert weak == {"b"}
+    for row in report.comparisons_made:
+        assert row.advice.startswith("b is weak, read why first; ") == (
+            "b" in (row.target, row.against)
+        )
+
+
 def test_cross_fitted_predictions_never_saw_the_rows_own_unit() -> None:
     """Changing the rewards of one unit leaves the predictions for that unit as they were."""
     rng = np.random.default_rng(15)

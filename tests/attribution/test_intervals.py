@@ -12,7 +12,7 @@ from scipy.optimize import brentq
 from statsmodels.stats.multitest import multipletests
 
 from attribution import AttributionError, EvaluationLog, evaluate
-from attribution.bootstrap import poisson_sums
+from attribution.bootstrap import PoissonSums
 from attribution.diagnostics import tail_index
 from attribution.intervals import (
     Spread,
@@ -159,13 +159,21 @@ def test_the_mirrored_reward_has_the_mirrored_anytime_and_bernstein_interval() -
 
 def test_bootstrap_weights_are_poisson_and_independent() -> None:
     """Reference: scipy's Poisson law and the moments of sums of independent weights."""
-    counts = poisson_sums(np.ones((1, 1)), 40_000, 7)[0]
+    single = PoissonSums(1, 7, draws=40_000)
+    single.add(np.ones((1, 1)))
+    counts = single.total()[0]
     observed = np.bincount(np.minimum(counts, 7).astype(int), minlength=8)
     expected: FloatArray = 40_000 * np.append(
         stats.poisson.pmf(range(7), 1), stats.poisson.sf(6, 1)
     )
     assert stats.chisquare(observed, expected).pvalue > 1e-4
-    sums = poisson_sums(np.stack([np.ones(5000), np.arange(5000) % 2]), 1001, 8)
+    columns = np.stack([np.ones(5000), np.arange(5000) % 2])
+    drawn = [PoissonSums(2, 8, draws=1001) for _ in range(2)]
+    drawn[0].add(columns)
+    for start in range(0, 5000, 77):
+        drawn[1].add(columns[:, start : start + 77])
+    sums, portions = (each.total() for each in drawn)
+    np.testing.assert_array_equal(sums, portions)
     assert sums.shape == (2, 1001)
     assert sums[0].var() == pytest.approx(5000, rel=0.2)
     assert np.asarray(np.corrcoef(sums))[0, 1] == pytest.approx(np.sqrt(0.5), abs=0.1)
