@@ -44,6 +44,7 @@ policies:
 LEARNER = "p:home.layout"
 MATURE = 2 * HOUR
 KINDS = [kind for kind, policy in POLICY_KINDS.items() if policy.learns]
+CANNOT_RESUME = ["vw, exploration: cover", "vw, exploration: epsilon, cb_type: dr"]
 
 
 def _world(kind: str = "lin_ts") -> Workspace:
@@ -361,10 +362,11 @@ def test_the_same_log_gives_the_same_snapshot_in_one_run_or_many(
     assert _snapshot(tmp_path, world, runs=rough) == once
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *CANNOT_RESUME])
 def test_every_kind_that_learns_keeps_to_it(kind: str, tmp_path: Path) -> None:
     """Also those that cannot resume: they begin anew at each run."""
     world = _world(kind)
+    assert fresh(world.policies["p"]).resumable is (kind not in CANNOT_RESUME)
     once = _snapshot(tmp_path, world)
     assert _snapshot(tmp_path, world, runs=(NOW + 9 * HOUR, NOW + 3 * DAY), batch=13) == once
 

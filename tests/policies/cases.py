@@ -18,11 +18,15 @@ ACTIONS = (
 
 @dataclass(frozen=True)
 class Case:
-    """A kind with parameters; ``reads`` is an attribute whose value matters to it."""
+    """A kind with parameters; ``reads`` is an attribute whose value matters to it.
+
+    What is not ``resumable`` is refitted from the log instead of being learned on.
+    """
 
     kind: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     reads: str | None = None
+    resumable: bool = True
 
     def make(self) -> Policy:
         return make_policy(self.kind, **self.parameters)
@@ -64,6 +68,19 @@ CASES = (
     Case("lin_squarecb", {"fourier": 8, "gamma": 30.0}, reads="hour"),
     Case("vw", {"bits": 10}, reads="hour"),
     Case("vw", {"bits": 10, "exploration": "epsilon", "features": ["hour"]}, reads="hour"),
+    Case("vw", {"bits": 10, "exploration": "first", "first": 50}, reads="hour"),
+    Case("vw", {"bits": 10, "exploration": "softmax", "cb_type": "ips"}, reads="hour"),
+    Case(
+        "vw",
+        {"bits": 10, "exploration": "epsilon", "cb_type": "dr"},
+        reads="hour",
+        resumable=False,
+    ),
+    Case("vw", {"bits": 10, "exploration": "regcb"}, reads="hour"),
+    Case("vw", {"bits": 10, "exploration": "regcbopt"}, reads="hour"),
+    Case("vw", {"bits": 10, "exploration": "bag"}, reads="hour", resumable=False),
+    Case("vw", {"bits": 10, "exploration": "cover"}, reads="hour", resumable=False),
+    Case("vw", {"bits": 10, "exploration": "rnd"}, reads="hour", resumable=False),
 )
 
 

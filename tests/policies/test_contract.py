@@ -117,11 +117,20 @@ def test_a_snapshot_read_back_decides_the_same(case: Case) -> None:
 
 
 @every_kind
+def test_a_policy_tells_whether_it_resumes_exactly(case: Case) -> None:
+    for policy in (case.make(), case.trained(), load_policy(case.trained().dumps())):
+        assert policy.resumable is case.resumable
+
+
+@pytest.mark.parametrize(
+    "case",
+    [c for c in CASES if c.resumable],
+    ids=[f"{c.kind}-{i}" for i, c in enumerate(CASES) if c.resumable],
+)
 def test_learning_resumes_exactly(case: Case) -> None:
     log = feedback(90, seed=12)
     whole = case.make()
     whole.learn(log)
-    assert whole.resumable
     for split in (0, 1, 37, 90):
         part = case.make()
         part.learn(log[:split])

@@ -47,7 +47,7 @@ def test_an_unknown_kind_lists_the_known_ones() -> None:
         ("lin_ts", {"features": ["x", "x"]}, "twice"),
         ("lin_ts", {"max_categories": 0}, "max_categories"),
         ("thompson_beta", {"prior_successes": 0.1}, "prior_successes"),
-        ("vw", {"exploration": "cover"}, "exploration"),
+        ("vw", {"exploration": "large_action_space"}, "exploration"),
         ("vw", {"cb_type": "dr"}, "cb_type must be"),
     ],
 )

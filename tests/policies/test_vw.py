@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,17 @@ import numpy as np
 import pytest
 from vowpalwabbit import Workspace
 
-from policies import Action, Context, Feedback, PolicyError, load_policy, make_policy, snapshots
+from policies import (
+    Action,
+    Context,
+    Feedback,
+    PolicyError,
+    apply_floor,
+    load_policy,
+    make_policy,
+    normalise,
+    snapshots,
+)
 from policies.vw import VowpalWabbit
 from tests.policies.cases import ACTIONS, feedback
 
@@ -33,6 +44,19 @@ NASTY = (
 )
 
 
+EXPLORERS = {
+    "epsilon": "--epsilon 0.05",
+    "first": "--first 1000",
+    "softmax": "--softmax --lambda 1",
+    "squarecb": "--squarecb --gamma_scale 10 --gamma_exponent 0.5",
+    "regcb": "--regcb --mellowness 0.1",
+    "regcbopt": "--regcb --regcbopt --mellowness 0.1",
+    "bag": "--bag 5",
+    "cover": "--cover 5",
+    "rnd": "--rnd 5",
+}
+
+
 def vw(**parameters: Any) -> VowpalWabbit:
     policy = make_policy("vw", bits=10, **parameters)
     assert isinstance(policy, VowpalWabbit)
@@ -45,7 +69,7 @@ def test_no_name_or_value_can_break_out_of_its_feature() -> None:
     texts = set()
     for name in NASTY:
         for value in (*NASTY, 1.5, None):
-            text = policy._shared({name: value})
+            text = policy._shared({name: value}).removesuffix("\n")
             assert text.startswith("shared |c ")
             body = text.removeprefix("shared |c ")
             assert not set(body) & set(" |\n\r\t\0")
@@ -69,20 +93,88 @@ def test_nasty_contexts_are_learned_from_and_told_apart() -> None:
     assert policy.pmf(contexts[1], ACTIONS[:2])[1] > 0.99
 
 
-def test_the_adapter_predicts_as_the_library_does_from_the_same_text() -> None:
-    policy, log = vw(), feedback(50, seed=1)
-    options = "--quiet --cb_explore_adf --squarecb --gamma_scale 10 --gamma_exponent 0.5 -b 10"
-    raw = Workspace(options + " --cb_type mtr -q ca")
+@pytest.mark.parametrize("explorer", EXPLORERS)
+def test_the_adapter_predicts_as_the_library_does_from_the_same_text(explorer: str) -> None:
+    """Through the library's own Python layer, which the adapter leaves out."""
+    policy, log = vw(exploration=explorer), feedback(50, seed=1)
+    raw = Workspace(f"--quiet --cb_explore_adf {EXPLORERS[explorer]} -b 10 --cb_type mtr -q ca")
     for item in log:
         lines = [policy._line(action) for action in item.actions]
-        shared = policy._shared(item.context)
-        np.testing.assert_allclose(
-            policy.pmf(item.context, item.actions), raw.predict([shared, *lines]), atol=1e-6
-        )
+        shared = policy._shared(item.context).rstrip()
+        expected = normalise(np.array(raw.predict([shared, *lines])))
+        np.testing.assert_array_equal(policy.pmf(item.context, item.actions), expected)
         drawn = [action.id for action in item.actions].index(item.action)
         lines[drawn] = f"0:{-item.reward}:{item.propensity} {lines[drawn]}"
         raw.learn([shared, *lines])
         policy.learn([item])
+
+
+def test_a_pmf_that_the_library_leaves_unnormalised_is_normalised() -> None:
+    """Of actions that tie, regcbopt gives each probability 1."""
+    policy = vw(exploration="regcbopt")
+    lines = [policy._line(action) for action in ACTIONS]
+    raw = Workspace("--quiet --cb_explore_adf --regcb --regcbopt").predict(["shared |c", *lines])
+    assert raw == [1.0] * 4
+    assert policy.pmf({}, ACTIONS).tolist() == [0.25] * 4
+
+
+def test_bag_leaves_actions_without_probability_until_a_floor_gives_them_one() -> None:
+    policy = vw(exploration="bag")
+    policy.learn(feedback(100, seed=5))
+    pmfs = policy.pmfs([item.context for item in feedback(50, seed=6)], ACTIONS)
+    assert (pmfs == 0.0).any()
+    assert apply_floor(pmfs, 0.02).min() >= 0.005 - 1e-15
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"exploration": "bag"},
+        {"exploration": "cover"},
+        {"exploration": "rnd"},
+        {"exploration": "epsilon", "cb_type": "dr"},
+    ],
+)
+def test_what_is_said_not_to_resume_does_not(parameters: Mapping[str, str]) -> None:
+    """Were it to with a later version of the library, it could be said to."""
+    log = feedback(300, seed=12)
+    whole, part = vw(**parameters), vw(**parameters)
+    whole.learn(log)
+    part.learn(log[:137])
+    again = load_policy(part.dumps())
+    again.learn(log[137:])
+    assert again.dumps() != whole.dumps()
+
+
+def test_an_exploration_that_needs_mtr_refuses_another_cb_type() -> None:
+    for exploration in ("squarecb", "regcb", "regcbopt"):
+        with pytest.raises(PolicyError, match=f'must be "mtr" with {exploration}'):
+            make_policy("vw", exploration=exploration, cb_type="ips")
+
+
+def test_an_unsound_propensity_never_reaches_the_library() -> None:
+    """Vowpal Wabbit itself learns from any of them without a word."""
+    for propensity in (0.0, -0.5, 1.5, float("nan"), float("inf")):
+        with pytest.raises(PolicyError, match="propensity"):
+            Feedback({}, ACTIONS, "A", propensity, 1.0)
+    for reward in (float("nan"), float("inf")):
+        with pytest.raises(PolicyError, match="reward"):
+            Feedback({}, ACTIONS, "A", 0.5, reward)
+
+
+def test_an_attribute_may_change_its_type() -> None:
+    policy = vw()
+    for value in (3, "three", None, True, 3.5):
+        policy.learn([Feedback({"hour": value}, ACTIONS, "A", 0.5, 1.0)])
+        assert abs(policy.pmf({"hour": value}, ACTIONS).sum() - 1.0) <= 1e-9
+
+
+def test_no_eligible_action_is_a_policy_error() -> None:
+    for policy in (vw(), load_policy(vw().dumps())):
+        with pytest.raises(PolicyError, match="actions is empty"):
+            policy.pmf({}, ())
+        with pytest.raises(PolicyError, match="more than once"):
+            policy.pmfs([{}], (ACTIONS[0], ACTIONS[0]))
 
 
 def test_action_features_are_used() -> None:
