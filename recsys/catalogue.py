@@ -563,6 +563,17 @@ class _Told:
         return vector
 
 
+def check_item(schema: ItemSchema, item: Item) -> None:
+    """Refuse an item that `Catalogue.upsert` would refuse.
+
+    Raises
+    ------
+    RecsysError
+        As there.
+    """
+    _Told(schema).add(item, 0)
+
+
 def _heard(catalogue: Catalogue, told: _Told) -> Catalogue:
     """The catalogue with news of items that it has."""
     columns = dict(catalogue.columns)
