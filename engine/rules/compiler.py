@@ -39,7 +39,7 @@ _Holds: TypeAlias = Callable[[Any], bool]
 MISSING: Final = object()
 """What reading an absent attribute gives; like anything no rule can hold, it has no kind."""
 
-_TESTS: Final[dict[str, _Test]] = {
+TESTS: Final[dict[str, _Test]] = {
     "==": operator.eq,
     "!=": operator.ne,
     "<": operator.lt,
@@ -47,7 +47,7 @@ _TESTS: Final[dict[str, _Test]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-_MIRRORED: Final = {"==": "==", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
+MIRRORED: Final = {"==": "==", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 # The class of most values of a kind, which is quicker to see than the kind.
 _USUAL: Final[dict[Kind, type]] = {Kind.STRING: str, Kind.BOOLEAN: bool, Kind.NUMBER: float}
 _SYMBOLS: Final = {True: "T", False: "F", None: "U"}
@@ -144,7 +144,7 @@ def _presence(path: Path) -> _Clause:
 
 def _comparison(index: int, sign: str, left: Operand, right: Operand) -> Evaluator:
     if isinstance(left, Literal):
-        sign, left, right = _MIRRORED[sign], right, left
+        sign, left, right = MIRRORED[sign], right, left
     ordering = sign not in {"==", "!="}
     # The kind both sides must have, if known now: that of a declared attribute, whose values of
     # any other kind are unknown, and in an ordering that of either side.
@@ -153,12 +153,12 @@ def _comparison(index: int, sign: str, left: Operand, right: Operand) -> Evaluat
         kind = right.kind
     if kind is not None and kind in ORDERED:
         if isinstance(right, Literal) and right.kind is kind:
-            holds = partial(_TESTS[_MIRRORED[sign]], right.value)
+            holds = partial(TESTS[MIRRORED[sign]], right.value)
             return _of_declared_kind(index, _finder(left), holds, kind)
-        return _traced(index, _of_kind(_finder(left), _TESTS[sign], _finder(right), kind))
+        return _traced(index, _of_kind(_finder(left), TESTS[sign], _finder(right), kind))
     if ordering:
-        return _traced(index, _ordering(_reader(left), _TESTS[sign], _reader(right)))
-    return _traced(index, _equality(_reader(left), sign, _reader(right)))
+        return _traced(index, _ordering(reader(left), TESTS[sign], reader(right)))
+    return _traced(index, _equality(reader(left), sign, reader(right)))
 
 
 def _of_declared_kind(index: int, find: _Read, holds: _Holds, kind: Kind) -> Evaluator:
@@ -213,8 +213,8 @@ def _equality(read_left: _Read, sign: str, read_right: _Read) -> _Clause:
 def _membership(index: int, item: Operand, items: Operand) -> Evaluator:
     if isinstance(items, ListLiteral):
         return _among_literals(index, item, items)
-    read = _reader(item)
-    read_items = _reader(items)
+    read = reader(item)
+    read_items = reader(items)
 
     def among_items(attributes: Attributes) -> Verdict:
         value, container = read(attributes), read_items(attributes)
@@ -234,7 +234,7 @@ def _among_literals(index: int, item: Operand, items: ListLiteral) -> Evaluator:
     if isinstance(item, Path) and item.kind is not None and item.kind in ORDERED:
         same_kind = members.get(item.kind, frozenset())
         return _of_declared_kind(index, _finder(item), same_kind.__contains__, item.kind)
-    read = _reader(item)
+    read = reader(item)
 
     def clause(attributes: Attributes) -> Verdict:
         value = read(attributes)
@@ -244,7 +244,7 @@ def _among_literals(index: int, item: Operand, items: ListLiteral) -> Evaluator:
     return _traced(index, clause)
 
 
-def _reader(operand: Operand) -> _Read:
+def reader(operand: Operand) -> _Read:
     """Reads the operand's value, MISSING where it is absent or not of its declared kind."""
     find, kind = _finder(operand), operand.kind
     if kind is None or not isinstance(operand, Path):

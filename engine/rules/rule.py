@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from engine.rules.compiler import Evaluator, compile_tree
 from engine.rules.parser import parse_tree
+from engine.rules.tree import Node
 
 
 class Evaluation(NamedTuple):
@@ -28,12 +29,13 @@ class Rule:
 
     ``clauses`` holds the source of each clause in source order, ``attributes`` the dotted names
     that the rule reads. ``reads_action`` says that it depends on the action, so that each action
-    needs its own evaluation.
+    needs its own evaluation. ``tree`` is what the text says, for evaluators of other kinds.
     """
 
     text: str
     clauses: tuple[str, ...]
     attributes: frozenset[str]
+    tree: Node = field(repr=False, compare=False)
     _evaluator: Evaluator = field(repr=False, compare=False)
     reads_action: bool = field(init=False, compare=False)
 
@@ -77,4 +79,4 @@ def parse(text: str, attributes: Mapping[str, str] | None = None) -> Rule:
         undeclared attribute, a comparison that no value of the declared types satisfies.
     """
     tree, clauses, paths = parse_tree(text, attributes)
-    return Rule(text, clauses, paths, compile_tree(tree))
+    return Rule(text, clauses, paths, tree, compile_tree(tree))
