@@ -30,6 +30,9 @@ KINDS: Mapping[str, Mapping[str, str]] = {
     "lin_ts": {},
     "lin_squarecb": {},
     "vw": {"exploration": "squarecb"},
+    "mab_nearest": {},
+    "mab_clusters": {},
+    "mab_tree": {},
 }
 
 

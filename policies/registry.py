@@ -11,6 +11,7 @@ from policies.base import BasePolicy
 from policies.counting import UCB1, EpsilonGreedy, Softmax
 from policies.errors import PolicyError
 from policies.linear import LinGreedy, LinSquareCB, LinTS, LinUCB
+from policies.neighbourhoods import MABLSH, MABClusters, MABNearest, MABRadius, MABTree
 from policies.parameters import ParameterDescription, ParameterFault
 from policies.simple import Fixed, Segmented, Uniform, Weighted
 from policies.snapshots import unpack
@@ -34,6 +35,11 @@ _KINDS: tuple[type[BasePolicy[Any]], ...] = (
     LinGreedy,
     LinSquareCB,
     VowpalWabbit,
+    MABNearest,
+    MABRadius,
+    MABLSH,
+    MABClusters,
+    MABTree,
 )
 POLICY_KINDS: Mapping[str, type[BasePolicy[Any]]] = MappingProxyType(
     {policy.kind: policy for policy in _KINDS}

@@ -81,6 +81,21 @@ CASES = (
     Case("vw", {"bits": 10, "exploration": "bag"}, reads="hour", resumable=False),
     Case("vw", {"bits": 10, "exploration": "cover"}, reads="hour", resumable=False),
     Case("vw", {"bits": 10, "exploration": "rnd"}, reads="hour", resumable=False),
+    Case("mab_nearest", {"k": 20}, reads="hour"),
+    Case(
+        "mab_nearest",
+        {"learning": "thompson", "simulations": 5, "memory": 40, "k": 9},
+        reads="hour",
+    ),
+    Case("mab_radius", {"learning": "ucb1"}, reads="hour"),
+    Case("mab_radius", {"radius": 0.1, "metric": "cosine", "features": ["hour"]}, reads="hour"),
+    Case("mab_lsh", {"learning": "softmax", "simulations": 5}, reads="hour"),
+    Case("mab_clusters", {"clusters": 4}, reads="hour"),
+    Case("mab_clusters", {"learning": "thompson", "simulations": 5}, reads="hour"),
+    Case("mab_tree", {"min_leaf": 5}, reads="hour"),
+    Case(
+        "mab_tree", {"learning": "thompson", "simulations": 3, "features": ["hour"]}, reads="hour"
+    ),
 )
 
 
