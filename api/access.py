@@ -29,6 +29,9 @@ _SCOPES = {
     "/v1/lift": Scope.REPORTS,
     "/v1/ope": Scope.REPORTS,
     "/v1/forget": Scope.ADMIN,
+    "/v1/promote": Scope.ADMIN,
+    "/v1/rollback": Scope.ADMIN,
+    "/v1/snapshots": Scope.REPORTS,
 }
 _DECISIONS = "/v1/decisions/"
 

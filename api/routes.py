@@ -18,6 +18,8 @@ from engine.service import Engine
 router = APIRouter()
 
 
+LONGEST_LEARNER = 330
+
 LongId = Annotated[str, Field(min_length=1, max_length=LONGEST_ID)]
 
 
@@ -165,6 +167,51 @@ async def forget(request: Request, body: PersonBody) -> ForgottenBody:
         linked_user_ids=list(found.linked_user_ids),
         linked_anonymous_ids=list(found.linked_anonymous_ids),
     )
+
+
+class PromoteBody(_Message):
+    """Whose candidate to judge."""
+
+    learner: Annotated[str, Field(min_length=1, max_length=LONGEST_LEARNER)]
+
+
+class RollbackBody(PromoteBody):
+    """What to roll back: the last change of what serves, or to a snapshot."""
+
+    to: Annotated[str, Field(min_length=6, max_length=64)] | None = None
+
+
+@router.get(
+    "/v1/snapshots",
+    tags=["operations"],
+    summary="Lineages and what serves of them",
+    responses=problems(400, 500, 503),
+)
+async def snapshots(request: Request) -> dict[str, Any]:
+    """By learner: what serves, its snapshots, newest first, and its promotions."""
+    return await _engine(request).lineages()
+
+
+@router.post(
+    "/v1/promote",
+    tags=["operations"],
+    summary="Judge a candidate",
+    responses=problems(400, 404, 409, 413, 500, 503),
+)
+async def promote(request: Request, body: PromoteBody) -> dict[str, Any]:
+    """As ``evenhand promote --json``: the candidate serves only if it passes."""
+    return await _engine(request).promote(body.learner)
+
+
+@router.post(
+    "/v1/rollback",
+    tags=["operations"],
+    summary="Serve what served before",
+    responses=problems(400, 404, 409, 413, 500, 503),
+)
+async def rollback(request: Request, body: RollbackBody) -> dict[str, Any]:
+    """Undoes the last promotion or hold, or holds a learner at a snapshot."""
+    return await _engine(request).roll_back(body.learner, body.to)
 
 
 Target = Annotated[LongId, Field(json_schema_extra={"pattern": "^[^./]*$"})]

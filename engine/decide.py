@@ -30,10 +30,16 @@ _LETTERS = {True: "T", False: "F", None: "U"}
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A policy as it serves: restored from ``snapshot``, or made of configuration alone (None)."""
+    """A policy as it serves: restored from ``snapshot``, or made of configuration alone (None).
+
+    ``spec`` is the lineage of a candidate that serves in the declared policy's place, or None.
+    ``pinned`` models stay as they are, whatever is learned.
+    """
 
     policy: Policy
     snapshot: str | None = None
+    spec: str | None = None
+    pinned: bool = False
 
 
 @dataclass(frozen=True)
@@ -331,9 +337,13 @@ def _drawn(
     verdicts: dict[str, str | dict[str, str]],
     eligible: tuple[str, ...],
 ) -> ChoiceRecord:
-    id_ = learner_id(policy, slot.name, plan.path) if policy.learns else policy.id
-    model = moment.serving.models[id_]
-    learner = moment.serving.workspace.learners.get(id_)
+    id_ = policy.id
+    if policy.learns or policy.candidate:
+        id_ = learner_id(policy, slot.name, plan.path)
+    models, learners = moment.serving.models, moment.serving.workspace.learners
+    # What never learns has a model of its own only where a candidate took its place.
+    model = models.get(id_) or models[policy.id]
+    declared = learners.get(id_)
     choice = partial(
         ChoiceRecord,
         slot=slot.id,
@@ -344,8 +354,8 @@ def _drawn(
         path=plan.path,
         path_factors=plan.factors,
         policy=policy.id,
-        learner=learner.id if learner else None,
-        spec=learner.spec if learner else None,
+        learner=None if id_ == policy.id else id_,
+        spec=model.spec or (declared.spec if declared else None),
         floor=policy.floor,
     )
     redraw = 0

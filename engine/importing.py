@@ -532,7 +532,7 @@ class _Builder:
         self.slot: Slot = self.surface.slots[rows.mapping.slot]
         self.learners: list[Learner] = [
             learner
-            for learner in workspace.learners.values()
+            for learner in {each.id: each for each in workspace.pupils}.values()
             if (learner.surface, learner.slot) == (self.surface.id, self.slot.id)
         ]
 

@@ -14,13 +14,13 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
-from engine.errors import EngineError
+from engine.errors import EngineError, RequestError
 from engine.learning import learn
-from engine.log import SnapshotEntry
+from engine.log import PromotionEntry, SnapshotEntry
 from engine.revisions import Revisions
 from engine.store import Store
 
@@ -33,7 +33,7 @@ NICENESS = 5
 _LENGTH = struct.Struct(">I")
 
 
-class LearnRequest(msgspec.Struct, frozen=True):
+class LearnRequest(msgspec.Struct, frozen=True, tag="learn"):
     """Learn under a revision from all that is durable up to ``until_us``."""
 
     revision: str
@@ -48,12 +48,33 @@ class LearnReply(msgspec.Struct, frozen=True):
     warnings: list[str]
 
 
+class JudgeRequest(msgspec.Struct, frozen=True, tag="judge"):
+    """Judge a learner's candidate under a revision by what is durable up to ``until_us``."""
+
+    revision: str
+    learner: str
+    until_us: int
+    now_us: int
+
+
+class JudgeReply(msgspec.Struct, frozen=True):
+    """What an attempt came to, or why there was none: the field to blame, if it is the asker's."""
+
+    report: dict[str, Any] = {}
+    entry: PromotionEntry | None = None
+    fault: tuple[str, str, str] | None = None
+
+
+Reply = TypeVar("Reply", LearnReply, JudgeReply)
+
+
 class LearnerProcess:
     """The server's end of the child."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._process: Process | None = None
+        self._turn = asyncio.Lock()
 
     async def learn(self, request: LearnRequest) -> LearnReply:
         """What the child makes of the log.
@@ -63,6 +84,23 @@ class LearnerProcess:
         EngineError
             If the child died; the next call starts another.
         """
+        return await self._asked(request, LearnReply)
+
+    async def judge(self, request: JudgeRequest) -> JudgeReply:
+        """What the child finds of a candidate, between two runs of learning.
+
+        Raises
+        ------
+        EngineError
+            If the child died; the next call starts another.
+        """
+        return await self._asked(request, JudgeReply)
+
+    async def _asked(self, request: LearnRequest | JudgeRequest, reply: type[Reply]) -> Reply:
+        async with self._turn:
+            return await self._answer(request, reply)
+
+    async def _answer(self, request: LearnRequest | JudgeRequest, reply: type[Reply]) -> Reply:
         process = await self._running()
         if process.stdin is None or process.stdout is None:
             raise EngineError("the learner's pipes are closed")
@@ -71,7 +109,7 @@ class LearnerProcess:
             process.stdin.write(_LENGTH.pack(len(data)) + data)
             await process.stdin.drain()
             (size,) = _LENGTH.unpack(await process.stdout.readexactly(_LENGTH.size))
-            return msgspec.msgpack.decode(await process.stdout.readexactly(size), type=LearnReply)
+            return msgspec.msgpack.decode(await process.stdout.readexactly(size), type=reply)
         except (OSError, asyncio.IncompleteReadError) as error:
             code = await process.wait()
             self._process = None
@@ -112,17 +150,41 @@ def serve_requests(url: str, requests: BinaryIO, replies: BinaryIO) -> None:
         revisions = Revisions(store)
         while head := requests.read(_LENGTH.size):
             (size,) = _LENGTH.unpack(head)
-            request = msgspec.msgpack.decode(requests.read(size), type=LearnRequest)
-            data = msgspec.msgpack.encode(_reply(store, revisions, request))
+            request = msgspec.msgpack.decode(requests.read(size), type=LearnRequest | JudgeRequest)
+            if isinstance(request, JudgeRequest):
+                data = msgspec.msgpack.encode(_judged(store, revisions, request))
+            else:
+                data = msgspec.msgpack.encode(_reply(store, revisions, request))
             replies.write(_LENGTH.pack(len(data)) + data)
             replies.flush()
+
+
+def _judged(store: Store, revisions: Revisions, request: JudgeRequest) -> JudgeReply:
+    from engine.promotion import attempt  # noqa: PLC0415  heavy: frames
+
+    warnings: list[str] = []
+    try:
+        found = attempt(
+            store,
+            revisions.get(request.revision),
+            request.learner,
+            until_us=request.until_us,
+            now_us=request.now_us,
+            revisions=revisions,
+            warn=warnings.append,
+        )
+    except EngineError as error:
+        field = error.field if isinstance(error, RequestError) else ""
+        message = error.message if isinstance(error, RequestError) else str(error)
+        return JudgeReply(fault=(type(error).__name__, field, message))
+    return JudgeReply({**found.report, "warnings": warnings}, found.entry)
 
 
 def _reply(store: Store, revisions: Revisions, request: LearnRequest) -> LearnReply:
     snapshots: list[SnapshotEntry] = []
     warnings: list[str] = []
     workspace = revisions.get(request.revision)
-    for learner in workspace.learners.values():
+    for learner in workspace.pupils:
         try:
             learned = learn(
                 store,

@@ -27,6 +27,8 @@ from policies import Feedback, Policy, PolicyError, snapshot_digest
 
 BATCH = 2_000
 Advance = Callable[[int], None]
+Lesson = tuple[Feedback, ...]
+"""What a policy learns from one choice, all of it or nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +84,11 @@ def learn(
     learned = skipped = 0
     for page in _pages(store, learner, position, closed_by, batch):
         try:
-            feedback = list(_feedback(store, revisions, surface, learner, page, units, warn))
+            lessons = list(_lessons(store, revisions, surface, learner, page, units, warn))
         except AttributionError as error:
             raise EngineError(f"learner {learner.id} cannot read its log: {error}") from error
         position = Position(page[-1].closes_at, page[-1].decision_id)
-        taken = _take(policy, feedback, learner, warn)
+        taken = _take(policy, lessons, learner, warn)
         learned += taken
         skipped += len(page) - taken
         advance(len(page))
@@ -108,22 +110,22 @@ def learn(
     return Learned(snapshot, policy, learned, skipped)
 
 
-def _take(policy: Policy, feedback: Sequence[Feedback], learner: Learner, warn: Warn) -> int:
-    """Learn from the feedback, passing over what the policy refuses; how many were learned."""
+def _take(policy: Policy, rows: Sequence[Lesson], learner: Learner, warn: Warn) -> int:
+    """Learn from the rows, passing over what the policy refuses; how many were learned."""
     try:
-        policy.learn(feedback)
+        policy.learn([each for lesson in rows for each in lesson])
     except PolicyError:
         # A refused batch has changed nothing, and how rows are batched changes nothing either.
         taken = 0
-        for one in feedback:
+        for lesson in rows:
             try:
-                policy.learn([one])
+                policy.learn(lesson)
             except PolicyError:
                 warn(f"learner {learner.id} passes over a decision whose reward it cannot hold")
             else:
                 taken += 1
         return taken
-    return len(feedback)
+    return len(rows)
 
 
 def _selector(units: UnitRange | None) -> str | None:
@@ -165,7 +167,7 @@ def _pages(
         after = Position(page[-1].closes_at, page[-1].decision_id)
 
 
-def _feedback(
+def _lessons(
     store: Store,
     revisions: Revisions,
     surface: Surface,
@@ -173,16 +175,20 @@ def _feedback(
     page: Sequence[ClosedChoice],
     units: UnitRange | None,
     warn: Warn,
-) -> Iterator[Feedback]:
-    """Feedback of the page's choices that may be learned from, in order."""
+) -> Iterator[Lesson]:
+    """What each of the page's choices teaches, in order; those left out teach nothing."""
     rows: list[tuple[DecisionRecord, ChoiceRecord]] = []
     for matured in page:
         record = decode_record(matured.data)
         choice = next(c for c in record.choices if c.slot == learner.slot)
         if not matured.void and choice.evaluable and (units is None or units.contains(record.unit)):
             rows.append((record, choice))
-    joined = _Joined(store, surface, [record for record, _ in rows])
+    agreement = learner.mode == "apprentice"
+    joined = _Joined(store, surface, [] if agreement else [record for record, _ in rows])
     for record, choice in rows:
+        if agreement:
+            yield _agreement(record, choice, revisions, surface.id)
+            continue
         end = choice.draw.expires_at if choice.draw else None
         value = (
             joined.reward(record)
@@ -191,13 +197,25 @@ def _feedback(
         )
         made_by = revisions.get(record.revision).surfaces[surface.id]
         actions = tuple(made_by.slots[choice.slot].actions[a] for a in choice.eligible)
+        context = features(record, made_by)
         try:
-            yield Feedback(
-                features(record, made_by), actions, choice.action, choice.propensity, value
-            )
+            yield (Feedback(context, actions, choice.action, choice.propensity, value),)
         except PolicyError:
             # What it says of the row would be personal data in a log.
             warn(f"learner {learner.id} passes over decision {record.decision_id}: not learnable")
+
+
+def _agreement(
+    record: DecisionRecord, choice: ChoiceRecord, revisions: Revisions, surface: str
+) -> Lesson:
+    """What was served is worth 1, and each other eligible action 0: all of them are known."""
+    made_by = revisions.get(record.revision).surfaces[surface]
+    actions = tuple(made_by.slots[choice.slot].actions[a] for a in choice.eligible)
+    context = features(record, made_by)
+    return tuple(
+        Feedback(context, actions, id_, 1 / len(actions), float(id_ == choice.action))
+        for id_ in choice.eligible
+    )
 
 
 def features(record: DecisionRecord, surface: Surface) -> dict[str, float | str | bool | None]:

@@ -137,6 +137,30 @@ class SnapshotEntry:
     units: str | None = None
 
 
+Step = Literal["attempt", "promote", "pin", "undo"]
+"""What a row of a learner's history of promotions says; see :mod:`engine.standing`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromotionEntry:
+    """A step in the history of what serves for a learner.
+
+    ``spec`` and ``snapshot`` say which lineage serves from now on, and at which of its snapshots it
+    is held; both None where the declared policy does. ``judged_until`` is when the last choice
+    closed that an attempt was judged by. ``report`` is JSON. ``after`` is the log position of the
+    learner's last step when this one was decided on, 0 before the first.
+    """
+
+    learner: str
+    what: Step
+    spec: str | None
+    snapshot: str | None
+    judged_until: int
+    at: int
+    report: str
+    after: int
+
+
 @dataclass(frozen=True, slots=True)
 class RevisionEntry:
     """A revision's content, and that it serves from ``activated_at`` on.
@@ -194,6 +218,7 @@ Entry: TypeAlias = (
     | OutcomesEntry
     | VoidEntry
     | SnapshotEntry
+    | PromotionEntry
     | RevisionEntry
     | SettleEntry
     | ErasureEntry

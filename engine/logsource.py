@@ -55,9 +55,9 @@ class LogSource(Protocol):
 class DatabaseLog:
     """The log in a database."""
 
-    def __init__(self, url: str) -> None:
-        """Open for reading; raises StoreError where that is not possible."""
-        self._store = Store(url)
+    def __init__(self, log: str | Store) -> None:
+        """Open an address for reading, or read a store that is open; raises StoreError."""
+        self._store = Store(log) if isinstance(log, str) else log
         self._revisions = Revisions(self._store)
 
     def close(self) -> None:

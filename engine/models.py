@@ -8,6 +8,7 @@ from functools import partial
 from engine.decide import Model, Serving
 from engine.errors import SnapshotError
 from engine.log import Position, SnapshotEntry
+from engine.standing import Standing, standing
 from engine.store import SnapshotRow, Store
 from engine.store import read as ask
 from engine.workspace import Learner, PolicySpec, Workspace
@@ -75,13 +76,43 @@ def newest_sound(store: Store, learner: Learner, warn: Warn) -> tuple[SnapshotRo
 def newer(store: Store, current: Serving, warn: Warn) -> dict[str, Model]:
     """By learner, the models of snapshots stored since those that serve."""
     found = {}
-    for id_, learner in current.workspace.learners.items():
-        newest = store.read(partial(ask.lineage, learner=id_, spec=learner.spec, limit=1))
-        if newest and newest[0].digest != current.models[id_].snapshot:
-            sound = newest_sound(store, learner, warn)
+    for id_, stands in standings(store, current.workspace).items():
+        serves = current.models.get(id_)
+        if stands.learner is None or stands.pinned is not None or serves is None or serves.pinned:
+            continue
+        newest = store.read(partial(ask.lineage, learner=id_, spec=stands.learner.spec, limit=1))
+        if newest and newest[0].digest != serves.snapshot:
+            sound = newest_sound(store, stands.learner, warn)
             if sound:
-                found[id_] = Model(sound[1], sound[0].digest)
+                found[id_] = _model(stands, sound)
     return found
+
+
+def standings(store: Store, workspace: Workspace) -> dict[str, Standing]:
+    """By learner, what its history of promotions has serve."""
+    histories = store.read(ask.promotions)
+    return {
+        id_: standing(workspace, id_, histories.get(id_, ()))
+        for id_ in sorted({*workspace.learners, *workspace.candidates})
+    }
+
+
+def _model(stands: Standing, found: tuple[SnapshotRow, Policy]) -> Model:
+    spec = stands.learner.spec if stands.learner and stands.promoted else None
+    return Model(found[1], found[0].digest, spec)
+
+
+def _held(store: Store, stands: Standing, warn: Warn) -> Model | None:
+    """The model of the snapshot that is pinned; None if its bytes do not hold."""
+    digest = stands.pinned
+    if digest is None or stands.learner is None:
+        return None
+    try:
+        policy = restore(store.read(partial(ask.snapshot_bytes, digest=digest)), digest)
+    except SnapshotError as error:
+        warn(f"learner {stands.learner.id}: {error}; the newest of its lineage serves")
+        return None
+    return Model(policy, digest, stands.learner.spec if stands.promoted else None, pinned=True)
 
 
 def serving(
@@ -95,14 +126,18 @@ def serving(
     """
     models: dict[str, Model] = {}
     beginnings = []
-    for learner in workspace.learners.values():
-        found = newest_sound(store, learner, warn)
-        if found:
-            models[learner.id] = Model(found[1], found[0].digest)
+    for id_, stands in standings(store, workspace).items():
+        learner = stands.learner
+        if learner is None:
+            continue
+        if held := _held(store, stands, warn):
+            models[id_] = held
+        elif found := newest_sound(store, learner, warn):
+            models[id_] = _model(stands, found)
         else:
             beginning = initial_snapshot(learner, now_us)
             beginnings.append(beginning)
-            models[learner.id] = Model(fresh(learner.policy), beginning.digest)
+            models[id_] = Model(fresh(learner.policy), beginning.digest)
     if beginnings and keep:
         keep(beginnings)
     elif beginnings and store.writable:

@@ -97,11 +97,13 @@ def _serving(store: Store, revisions: Revisions, record: DecisionRecord) -> Serv
         if choice.learner and choice.snapshot and choice.draw and choice.draw.drawn:
             digest = choice.snapshot
             data = store.read(partial(ask.snapshot_bytes, digest=digest))
-            models[choice.learner] = Model(restore(data, digest), digest)
-    # A referred draw, or a policy that refused, asks its model nothing that is recorded.
+            models[choice.learner] = Model(restore(data, digest), digest, choice.spec)
+    # A referred draw, or a policy that refused, asks its model nothing that is recorded but whose
+    # lineage it was of.
+    specs = {choice.learner: choice.spec for choice in record.choices}
     for id_, learner in workspace.learners.items():
         if id_ not in models:
-            models[id_] = Model(fresh(learner.policy), None)
+            models[id_] = Model(fresh(learner.policy), None, specs.get(id_))
     return Serving(workspace, models)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -174,8 +174,11 @@ def _selected(units: pd.Series[str], chosen: UnitRange) -> BoolArray:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rows:
-    """The draws of one slot that can be evaluated, one row each, and what was left out."""
+class Rows:
+    """The draws of one slot that can be evaluated, one row each, and what was left out.
+
+    ``eligible`` and ``pmf`` are (n, k) over ``actions``.
+    """
 
     surface: Surface
     workspace: Workspace
@@ -184,6 +187,17 @@ class _Rows:
     eligible: BoolArray
     pmf: FloatArray | None
     left_out: Mapping[str, int]
+
+    def only(self, chosen: BoolArray) -> Rows:
+        """The chosen rows, (n,), in the order of their decisions."""
+        order = np.argsort(self.frame["decided_at"].to_numpy(), kind="stable")
+        kept = order[chosen[order]]
+        return replace(
+            self,
+            frame=self.frame.iloc[kept].reset_index(drop=True),
+            eligible=self.eligible[kept],
+            pmf=None if self.pmf is None else self.pmf[kept],
+        )
 
     @property
     def sticky(self) -> bool:
@@ -219,7 +233,7 @@ def ope_report(
     """
     if not targets:
         raise ReportError("`--target` is missing; name a policy, an action, uniform or a file")
-    rows = _rows(source, surface, slot, metric, units, as_of_us)
+    rows = matured_rows(source, surface, slot, metric, units, as_of_us)
     notes: list[str] = []
     more = [against] if against and against not in (*targets, "logging", "all") else []
     names = [*targets, *more]
@@ -240,7 +254,7 @@ def ope_report(
             adaptive=_adaptive(rows),
             decision_id="decision_id",
             reward_range=_reward_range(rows, metric),
-            max_weight=_max_weight(rows),
+            max_weight=max_weight(rows),
         )
         report = evaluate(log, pmfs, _estimators(log), against=against, alpha=alpha)
     except AttributionError as error:
@@ -265,14 +279,14 @@ def _estimators(log: EvaluationLog) -> tuple[str, ...]:
     return (*ESTIMATORS, "aw_aipw")
 
 
-def _rows(
+def matured_rows(
     source: LogSource,
     surface_id: str,
     slot: str,
     metric: str | None,
     units: UnitRange | None,
     as_of_us: int,
-) -> _Rows:
+) -> Rows:
     workspace = source.workspace()
     surface = workspace.surfaces.get(surface_id)
     if surface is None:
@@ -319,7 +333,7 @@ def _rows(
         )
     actions, eligible, pmf = _matrices(frame, tuple(surface.slots[slot].actions))
     frame["logger"] = frame["snapshot"].fillna(frame["policy"]).fillna("import")
-    return _Rows(surface, workspace, _with_context(frame), actions, eligible, pmf, left_out)
+    return Rows(surface, workspace, _with_context(frame), actions, eligible, pmf, left_out)
 
 
 def _served_as_drawn(choices: pd.DataFrame) -> tuple[pd.DataFrame, int]:
@@ -381,14 +395,14 @@ def _with_context(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([frame, table[scalars].add_prefix("context.")], axis=1)
 
 
-def _reward_range(rows: _Rows, metric: str | None) -> tuple[float, float] | None:
+def _reward_range(rows: Rows, metric: str | None) -> tuple[float, float] | None:
     """The range of one row's reward: not known of a sum over a sticky period."""
     if rows.sticky:
         return None
     return rows.surface.reward_range if metric is None else rows.surface.ranges.get(metric)
 
 
-def _adaptive(rows: _Rows) -> bool | None:
+def _adaptive(rows: Rows) -> bool | None:
     """Whether some policy learned while it drew; unknown of a log that others made."""
     if (rows.frame["origin"] == "import").all():
         return None
@@ -396,7 +410,7 @@ def _adaptive(rows: _Rows) -> bool | None:
     return bool((snapshots > 1).any())
 
 
-def _max_weight(rows: _Rows) -> float | None:
+def max_weight(rows: Rows) -> float | None:
     """One over the least probability that a floor guarantees, where every row's policy has one."""
     floor = rows.frame["floor"].to_numpy(dtype=float)
     drawn = rows.eligible.sum(axis=1)
@@ -406,7 +420,7 @@ def _max_weight(rows: _Rows) -> float | None:
 
 def _target(
     source: LogSource,
-    rows: _Rows,
+    rows: Rows,
     slot: str,
     name: str,
     units: UnitRange | None,
@@ -428,10 +442,10 @@ def _target(
     policy, row = _restored(source, rows, slot, spec, digest)
     if row is not None:
         _note_overlap(rows, name, row, units, notes)
-    return _pmfs(source, rows, slot, spec, policy)
+    return policy_pmfs(source, rows, slot, spec, policy)
 
 
-def _always(source: LogSource, rows: _Rows, slot: str, action: str) -> FloatArray:
+def _always(source: LogSource, rows: Rows, slot: str, action: str) -> FloatArray:
     """The action where it is eligible, else the default that then was, as it would be served."""
     index = rows.actions.index(action)
     pmf = np.zeros(rows.eligible.shape)
@@ -444,7 +458,7 @@ def _always(source: LogSource, rows: _Rows, slot: str, action: str) -> FloatArra
     return pmf
 
 
-def _from_file(rows: _Rows, file: Path) -> FloatArray:
+def _from_file(rows: Rows, file: Path) -> FloatArray:
     if not file.is_file():
         raise NotFoundError("target", f'is "{file}", which is no file')
     table = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
@@ -459,14 +473,16 @@ def _from_file(rows: _Rows, file: Path) -> FloatArray:
 
 
 def _restored(
-    source: LogSource, rows: _Rows, slot: str, spec: PolicySpec, digest: str
+    source: LogSource, rows: Rows, slot: str, spec: PolicySpec, digest: str
 ) -> tuple[Policy, SnapshotRow | None]:
     """A policy as it was learned: from the snapshot named, or its newest for this slot."""
     if not spec.learns:
         return fresh(spec), None
+    # What a candidate is, only the digest of a snapshot says: by name the declared policy is meant.
+    pupils = rows.workspace.pupils if digest else tuple(rows.workspace.learners.values())
     learners = [
         learner
-        for learner in rows.workspace.learners.values()
+        for learner in pupils
         if (learner.policy.id, learner.surface, learner.slot) == (spec.id, rows.surface.id, slot)
     ]
     found = [row for row in source.snapshots() if _is_of(row, learners)]
@@ -490,7 +506,7 @@ def _is_of(row: SnapshotRow, learners: Sequence[Learner]) -> bool:
 
 
 def _note_overlap(
-    rows: _Rows, name: str, row: SnapshotRow, units: UnitRange | None, notes: list[str]
+    rows: Rows, name: str, row: SnapshotRow, units: UnitRange | None, notes: list[str]
 ) -> None:
     """Say so where a target learned from rows that it is judged on."""
     if row.learned == 0 or _apart(row.units, units):
@@ -511,8 +527,8 @@ def _apart(learned: str | None, judged: UnitRange | None) -> bool:
     return float(high) <= judged.low or judged.high <= float(low)
 
 
-def _pmfs(
-    source: LogSource, rows: _Rows, slot: str, spec: PolicySpec, policy: Policy
+def policy_pmfs(
+    source: LogSource, rows: Rows, slot: str, spec: PolicySpec, policy: Policy
 ) -> FloatArray:
     """(n, k) pmf that the policy, with its floor, has at each row's context and eligible set."""
     contexts = _contexts(source, rows, spec)
@@ -534,7 +550,7 @@ def _pmfs(
     return pmf
 
 
-def _contexts(source: LogSource, rows: _Rows, spec: PolicySpec) -> list[Mapping[str, Any]]:
+def _contexts(source: LogSource, rows: Rows, spec: PolicySpec) -> list[Mapping[str, Any]]:
     """What the policy would have read at each row, under the revision that declared it."""
     columns = zip(
         rows.frame["context"], rows.frame["decided_at"], rows.frame["revision"], strict=True

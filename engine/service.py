@@ -23,6 +23,7 @@ from engine.errors import (
     ConflictError,
     EngineError,
     NotFoundError,
+    ReportError,
     RequestError,
     StoreError,
     StoreLostError,
@@ -38,13 +39,15 @@ from engine.ids import (
     rfc3339,
     system_clock,
 )
-from engine.learner import LearnerProcess, LearnRequest
+from engine.learner import JudgeRequest, LearnerProcess, LearnRequest
+from engine.lineage import lineages, rollback
 from engine.log import (
     Entry,
     ExposureEntry,
     Late,
     Outcome,
     OutcomesEntry,
+    PromotionEntry,
     Refused,
     Repeated,
     Result,
@@ -62,6 +65,7 @@ from engine.record import DecisionRecord, decode_record
 from engine.replay import Replay, replay
 from engine.request import DecideRequest, check_id
 from engine.revisions import Revisions, activate, check_succession, revision_entry
+from engine.standing import check_learner
 from engine.store import Store
 from engine.store import read as ask
 from engine.workspace import Workspace, load_workspace
@@ -75,6 +79,7 @@ _LONGEST_PROBE_S = 1.0
 _FOLLOW_EVERY_S = 1.0
 _DEADLINE = "deadline"
 _UNAVAILABLE = "the log is unavailable"
+_FAULTS = {"NotFoundError": NotFoundError, "RequestError": RequestError}
 _REFUSALS = {"conflict": ConflictError, "missing": NotFoundError, "invalid": RequestError}
 
 
@@ -159,7 +164,7 @@ class Engine:
         self._changing = asyncio.Lock()
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._seen = 0
+        self._seen = self._promoted = 0
         if store.shared:
             self._tasks.append(asyncio.create_task(self._follow_forever(), name="following"))
         self._reload_fault: str | None = None
@@ -520,10 +525,14 @@ class Engine:
     async def follow_once(self) -> None:
         """Serve what another process stored since: its revision, its snapshots."""
         async with self._changing:
-            digest, last = await self._answered(
-                partial(self._store.read, lambda c: (ask.latest_revision(c), ask.last_snapshot(c)))
+            digest, last, step = await self._answered(
+                partial(
+                    self._store.read,
+                    lambda c: (ask.latest_revision(c), ask.last_snapshot(c), ask.last_promotion(c)),
+                )
             )
-            if digest is not None and digest != self.workspace.revision:
+            moved = digest is not None and digest != self.workspace.revision
+            if digest is not None and (moved or step != self._promoted):
                 workspace = await self._answered(partial(self._revisions.get, digest))
                 self._serving = await self._answered(
                     partial(serving, self._store, workspace, self._clock(), self._warn)
@@ -533,7 +542,7 @@ class Engine:
                 current = self._serving
                 fresh = await self._answered(partial(newer, self._store, current, self._warn))
                 self._serving = replace(current, models={**current.models, **fresh})
-            self._seen = last
+            self._seen, self._promoted = last, step
 
     async def _follow_forever(self) -> None:
         told = None
@@ -596,15 +605,81 @@ class Engine:
             raise EngineError(f"unexpected result {type(result).__name__}")
         return result.until_us
 
+    # Promoting and rolling back ---------------------------------------------------------------
+
+    async def promote(self, learner: str) -> dict[str, Any]:
+        """Judge a learner's candidate, and have it serve if it passes; what was found.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such learner.
+        RequestError
+            If it has no candidate that could be promoted.
+        ConflictError
+            If it was promoted or rolled back meanwhile.
+        ReportError
+            If the log cannot be judged by.
+        """
+        check_learner(self.workspace, learner)
+        revision, until = self.workspace.revision, await self._settle()
+        reply = await self._learner.judge(JudgeRequest(revision, learner, until, self._clock()))
+        if reply.fault is not None:
+            kind, field, message = reply.fault
+            refused = _FAULTS.get(kind)
+            raise refused(field, message) if refused else ReportError(message)
+        if reply.entry is not None:
+            await self._serve_by(reply.entry)
+        self._journal.info("judged", learner=learner, verdict=reply.report["verdict"])
+        return reply.report
+
+    async def roll_back(self, learner: str, to: str | None = None) -> dict[str, Any]:
+        """Put back what served before, or hold a learner at an earlier snapshot; what serves.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such learner or snapshot.
+        RequestError
+            If nothing was promoted that could be undone.
+        """
+        entry = await asyncio.to_thread(
+            rollback, self._store, self.workspace, learner, to, self._clock()
+        )
+        await self._serve_by(entry)
+        serves = self._serving.models.get(learner)
+        self._journal.info("rolled_back", learner=learner, to=to)
+        return {
+            "learner": learner,
+            "what": entry.what,
+            "serves": "candidate" if serves and serves.spec else "declared",
+            "snapshot": serves.snapshot if serves else None,
+            "pinned": bool(serves and serves.pinned),
+        }
+
+    async def lineages(self) -> dict[str, Any]:
+        """Each learner's snapshots and promotions, and what of them serves."""
+        return await asyncio.to_thread(lineages, self._store, self.workspace)
+
+    async def _serve_by(self, entry: PromotionEntry) -> None:
+        """Store a step of a history, and serve what it says."""
+        async with self._changing:
+            _stored(await self._committer.write(entry, self._clock()), "")
+            self._serving = await asyncio.to_thread(
+                serving, self._store, self.workspace, self._clock(), self._warn, keep=self._keep
+            )
+
     async def _swap_in(self, snapshots: Sequence[SnapshotEntry]) -> None:
         """Store snapshots and serve those that are of the current revision's learners."""
         fresh: dict[str, Model] = {}
         for snapshot in snapshots:
             policy = restore(snapshot.data, snapshot.digest)
             await self._committer.write(snapshot, snapshot.created_at)
-            learner = self.workspace.learners.get(snapshot.learner)
-            if learner and learner.spec == snapshot.spec:
-                fresh[snapshot.learner] = Model(policy, snapshot.digest)
+            serves = self._serving.models.get(snapshot.learner)
+            declared = self.workspace.learners.get(snapshot.learner)
+            spec = (serves and serves.spec) or (declared and declared.spec)
+            if serves and not serves.pinned and spec == snapshot.spec:
+                fresh[snapshot.learner] = replace(serves, policy=policy, snapshot=snapshot.digest)
                 self._journal.info(
                     "learned",
                     learner=snapshot.learner,

@@ -140,10 +140,10 @@ def _learn_once(store: Store, units: str | None, *, refit: bool) -> list[dict[st
         raise EngineError("the database holds no workspace yet; serve or import one first")
     chosen = None if units is None else parse_units(units)
     report = []
-    for learner in workspace.learners.values():
+    for learner in workspace.pupils:
         warnings: list[str] = []
         now = system_clock()
-        until = _settled(store, now)
+        until = settled(store, now)
         if newest_sound(store, learner, warnings.append) is None:
             store.write([initial_snapshot(learner, now)], now)
         with progress(f"learning {learner.id}") as advance:
@@ -173,7 +173,7 @@ def _learn_once(store: Store, units: str | None, *, refit: bool) -> list[dict[st
     return report
 
 
-def _settled(store: Store, now_us: int) -> int:
+def settled(store: Store, now_us: int) -> int:
     """The time up to which the log is whole for good."""
     (result,) = store.write([SettleEntry(now_us - store.settle_after_us)], now_us)
     if not isinstance(result, Settled):

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli import data, demo, keys, reports, serving
+from api.cli import data, demo, keys, promotion, reports, serving
 from api.cli.console import err, out, print_json
 from engine.errors import ConfigurationError, Fault
 from engine.version import __version__
@@ -27,6 +27,9 @@ app.command("simulate")(demo.simulate)
 app.command("import")(data.import_)
 app.command("export")(data.export)
 app.command("learn")(data.learn)
+app.command("snapshots")(promotion.snapshots)
+app.command("promote")(promotion.promote)
+app.command("rollback")(promotion.rollback)
 app.command("replay")(data.replay)
 app.command("forget")(data.forget)
 app.command("lift")(reports.lift)

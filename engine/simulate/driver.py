@@ -235,7 +235,7 @@ class _Life:
 
     def _learn(self) -> tuple[SnapshotEntry, ...]:
         learned = []
-        for learner in self.workspace.learners.values():
+        for learner in self.workspace.pupils:
             found = learn(
                 self.store,
                 self.workspace,

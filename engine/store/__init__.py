@@ -5,6 +5,6 @@ The only place that imports SQLAlchemy and Alembic.
 
 from engine.store.database import Store
 from engine.store.keys import KeyStore
-from engine.store.read import ClosedChoice, SnapshotRow, StoredDecision
+from engine.store.read import ClosedChoice, PromotionRow, SnapshotRow, StoredDecision
 
-__all__ = ["ClosedChoice", "KeyStore", "SnapshotRow", "Store", "StoredDecision"]
+__all__ = ["ClosedChoice", "KeyStore", "PromotionRow", "SnapshotRow", "Store", "StoredDecision"]

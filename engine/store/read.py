@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, func, or_, select
 
 from engine.decide import StickyDraw
-from engine.log import ERASED, Outcome, Position
+from engine.log import ERASED, Outcome, Position, Step
 from engine.store import schema
 
 PAGE = 500
@@ -38,6 +38,20 @@ class SnapshotRow:
     learned: int
     created_at: int
     units: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PromotionRow:
+    """A step in a learner's history of promotions, as :class:`engine.log.PromotionEntry`."""
+
+    seq: int
+    learner: str
+    what: Step
+    spec: str | None
+    snapshot: str | None
+    judged_until: int
+    at: int
+    report: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +269,22 @@ def _snapshot(row: Row[Any]) -> SnapshotRow:
     )
 
 
+def promotions(connection: Connection) -> dict[str, list[PromotionRow]]:
+    """By learner, the steps of its history, oldest first."""
+    p = schema.promotions
+    found: dict[str, list[PromotionRow]] = {}
+    for row in connection.execute(select(p).order_by(p.c.seq)):
+        found.setdefault(row.learner, []).append(PromotionRow(**row._mapping))  # noqa: SLF001  public
+    return found
+
+
+def last_promotion(connection: Connection, learner: str | None = None) -> int:
+    """The log position of the last step of a learner, or of any; 0 before the first."""
+    p = schema.promotions.c
+    last = select(func.max(p.seq))
+    return connection.scalar(last if learner is None else last.where(p.learner == learner)) or 0
+
+
 def closed(
     connection: Connection, learner: str, after: Position, until_us: int, limit: int
 ) -> list[ClosedChoice]:
@@ -280,6 +310,13 @@ def closed(
         ClosedChoice(row.closes_at, row.decision_id, row.slot, row.record, row.reason is not None)
         for row in rows
     ]
+
+
+def closed_by(connection: Connection, learner: str, until_us: int) -> int:
+    """How many of a learner's choices closed by a time."""
+    x = schema.learnables.c
+    count = select(func.count()).where(x.learner == learner, x.closes_at <= until_us)
+    return int(connection.scalar(count) or 0)
 
 
 def closed_before(connection: Connection, learner: str, position: Position) -> int:

@@ -72,6 +72,20 @@ snapshots = Table(
     Index("snapshots_lineage", "learner", "spec", "seq"),
 )
 
+promotions = Table(
+    "promotions",
+    metadata,
+    Column("seq", _Position, primary_key=True, autoincrement=True),
+    Column("learner", _text(330), nullable=False),
+    Column("what", _text(16), nullable=False),
+    Column("spec", _text(16)),
+    Column("snapshot", _text(64)),
+    Column("judged_until", BigInteger, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("report", Text, nullable=False),
+    Index("promotions_learner", "learner", "seq"),
+)
+
 decisions = Table(
     "decisions",
     metadata,

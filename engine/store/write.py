@@ -24,6 +24,7 @@ from engine.log import (
     Outcome,
     OutcomesEntry,
     Position,
+    PromotionEntry,
     Refused,
     Repeated,
     Result,
@@ -37,7 +38,7 @@ from engine.log import (
 )
 from engine.store import schema
 from engine.store.erase import erase
-from engine.store.read import latest_revision, lineage, sticky_draw_of
+from engine.store.read import last_promotion, latest_revision, lineage, sticky_draw_of
 from engine.store.statements import inserting, matching
 
 MOST_PARAMETERS = 500
@@ -146,6 +147,8 @@ class _Batch:
                 return Stored()
             case SnapshotEntry():
                 return self._add_snapshot(entry)
+            case PromotionEntry():
+                return self._add_promotion(entry)
             case SettleEntry():
                 self.settle_us = self.settled_us = max(self.settled_us, entry.until_us)
                 return Settled(self.settled_us)
@@ -347,6 +350,27 @@ class _Batch:
                 "learned": entry.learned,
                 "created_at": entry.created_at,
                 "units": entry.units,
+            }
+        )
+        return Stored()
+
+    def _add_promotion(self, entry: PromotionEntry) -> Result:
+        before = last_promotion(self.connection, entry.learner)
+        batched = any(row["learner"] == entry.learner for row in self.rows["promotions"])
+        if before != entry.after or batched:
+            message = (
+                f'"{entry.learner}" was promoted or rolled back meanwhile; look, and ask again'
+            )
+            return Refused("learner", message, "conflict")
+        self.rows["promotions"].append(
+            {
+                "learner": entry.learner,
+                "what": entry.what,
+                "spec": entry.spec,
+                "snapshot": entry.snapshot,
+                "judged_until": entry.judged_until,
+                "at": entry.at,
+                "report": entry.report,
             }
         )
         return Stored()

@@ -3,6 +3,8 @@
 from engine.workspace.check import canonical_content, load_workspace, workspace_from_content
 from engine.workspace.model import (
     Attribute,
+    Candidate,
+    Gate,
     Guardrail,
     HardRule,
     Learner,
@@ -12,9 +14,12 @@ from engine.workspace.model import (
     Workspace,
     learner_id,
 )
+from engine.workspace.source import written
 
 __all__ = [
     "Attribute",
+    "Candidate",
+    "Gate",
     "Guardrail",
     "HardRule",
     "Learner",
@@ -26,4 +31,5 @@ __all__ = [
     "learner_id",
     "load_workspace",
     "workspace_from_content",
+    "written",
 ]

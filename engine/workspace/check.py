@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from math import inf
 from pathlib import Path
@@ -16,9 +17,12 @@ from engine.errors import ConfigurationError, Fault, RuleError
 from engine.rules import Rule, parse
 from engine.workspace.model import (
     Attribute,
+    Candidate,
+    Gate,
     Guardrail,
     HardRule,
     Learner,
+    Mode,
     PolicySpec,
     Slot,
     Surface,
@@ -27,6 +31,7 @@ from engine.workspace.model import (
 )
 from engine.workspace.schema import (
     ActionPart,
+    CandidatePart,
     ExperimentPart,
     MetricPart,
     PolicyPart,
@@ -123,6 +128,7 @@ class _Compiler:
             policies=sound,
             design=design,
             learners=self._learners(surfaces, sound),
+            candidates=self._candidates(surfaces, sound),
             experiment_owners=self._experiment_owners(),
             time_zone=self.parts.time_zone,
         )
@@ -332,10 +338,10 @@ class _Compiler:
         for fault in parameter_faults(part.kind, parameters):
             place = (*path, fault.name) if fault.name else path
             self.source.fault(place, fault.message, fault.value)
-        self._rewarded(path, id_, part)
-        self._reward_ranges(path, id_, part)
+        self._rewarded(path, id_, part.kind)
+        self._reward_ranges(path, id_, part.kind, part)
         self._feature_names(path, id_, parameters)
-        return PolicySpec(
+        spec = PolicySpec(
             id=id_,
             kind=part.kind,
             parameters=parameters,
@@ -346,20 +352,74 @@ class _Compiler:
             shared=part.shared,
             segments=segments,
         )
+        if part.candidate is None:
+            return spec
+        return replace(spec, candidate=self._candidate(path, spec, part, part.candidate))
 
-    def _rewarded(self, path: Path_, id_: str, part: PolicyPart) -> None:
+    def _candidate(
+        self, path: Path_, spec: PolicySpec, part: PolicyPart, candidate: CandidatePart
+    ) -> Candidate | None:
+        path = (*path, "candidate")
+        if not self._refer((*path, "kind"), candidate.kind, POLICY_KINDS, "kind of policy"):
+            return None
+        parameters = dict(candidate.model_extra or {})
+        for fault in parameter_faults(candidate.kind, parameters):
+            place = (*path, fault.name) if fault.name else path
+            self.source.fault(place, fault.message, fault.value)
+        if not POLICY_KINDS[candidate.kind].learns:
+            self.source.fault(
+                (*path, "kind"), "does not learn; name a kind that does", candidate.kind
+            )
+        if part.draw == "sticky":
+            self.source.fault(
+                path, "is judged choice by choice; set `draw: decision`, or compare the two as "
+                "variants of an experiment"
+            )  # fmt: skip
+        self._rewarded(path, spec.id, candidate.kind)
+        self._feature_names(path, spec.id, parameters)
+        if candidate.mode == "shadow":
+            self._reward_ranges(path, spec.id, candidate.kind, part)
+            self._judgeable(path, spec.id)
+        gate = candidate.gate
+        return Candidate(
+            policy=replace(spec, kind=candidate.kind, parameters=parameters, learns=True),
+            mode=candidate.mode,
+            gate=Gate(gate.alpha, gate.margin, gate.rows),
+        )
+
+    def _judgeable(self, path: Path_, id_: str) -> None:
+        """What a gate compares must have a range, and a guardrail some room to be shown in."""
+        for surface in sorted({slot.partition(".")[0] for slot in self.policy_users.get(id_, {})}):
+            part = self.parts.surfaces[surface]
+            for metric in sorted({*part.reward, *part.guardrails} & part.metrics.keys()):
+                if part.metrics[metric].range is None:
+                    self.source.fault(
+                        ("surfaces", surface, "metrics", metric, "range"),
+                        f"is required by `{'.'.join(map(str, path))}`, whose gate's intervals hold "
+                        "whenever one looks only where the range is known; add it",
+                    )
+            for metric, guardrail in part.guardrails.items():
+                if guardrail.margin == 0:
+                    self.source.fault(
+                        ("surfaces", surface, "guardrails", metric, "margin"),
+                        f"is 0, and no log shows a metric not to be worse at all, as "
+                        f"`{'.'.join(map(str, path))}` must; say how much worse it may be",
+                        guardrail.margin,
+                    )
+
+    def _rewarded(self, path: Path_, id_: str, kind: str) -> None:
         """A policy that learns needs something to learn from on each surface it serves."""
-        if not POLICY_KINDS[part.kind].learns:
+        if not POLICY_KINDS[kind].learns:
             return
         surfaces = {slot.partition(".")[0] for slot in self.policy_users.get(id_, {})}
         for surface in sorted(surfaces):
             if not self._declared("surfaces", surface, "reward"):
                 message = f'learns, and surface "{surface}" declares no `reward`; declare one'
-                self.source.fault((*path, "kind"), message, part.kind)
+                self.source.fault((*path, "kind"), message, kind)
 
-    def _reward_ranges(self, path: Path_, id_: str, part: PolicyPart) -> None:
+    def _reward_ranges(self, path: Path_, id_: str, kind: str, part: PolicyPart) -> None:
         """A policy that learns from some rewards only must be sure to get no others."""
-        bounds = POLICY_KINDS[part.kind].reward_range
+        bounds = POLICY_KINDS[kind].reward_range
         if bounds is None:
             return
         low, high = bounds
@@ -378,7 +438,7 @@ class _Compiler:
                     f"learns from rewards in [{low:g}, {high:g}] only, and that of slot {slot} "
                     f"{what}; declare each metric's `range` and weigh it so, or choose another "
                     "kind, as thompson_gaussian",
-                    part.kind,
+                    kind,
                 )
 
     def _segments(self, path: Path_, id_: str, part: PolicyPart) -> tuple[tuple[str, Rule], ...]:
@@ -512,9 +572,8 @@ class _Compiler:
 
     # Learners ---------------------------------------------------------------------------------
 
-    def _learners(
-        self, surfaces: Mapping[str, Surface], policies: Mapping[str, PolicySpec]
-    ) -> dict[str, Learner]:
+    def _uses(self, surfaces: Mapping[str, Surface]) -> list[tuple[str, str, str | None]]:
+        """Each (policy, ``surface.slot``, variant) that draws."""
         uses: list[tuple[str, str, str | None]] = [
             (slot.policy, slot.name, None)
             for surface in surfaces.values()
@@ -529,15 +588,37 @@ class _Compiler:
                         for slot, pin in variant.slots.items()
                         if pin.policy
                     ]
+        return uses
+
+    def _learners(
+        self, surfaces: Mapping[str, Surface], policies: Mapping[str, PolicySpec]
+    ) -> dict[str, Learner]:
         learners = {}
-        for policy_id, slot_name, scope in uses:
+        for policy_id, slot_name, scope in self._uses(surfaces):
             policy = policies[policy_id]
             if policy.learns:
-                surface_id, _, slot_id = slot_name.partition(".")
-                id_ = learner_id(policy, slot_name, scope)
-                spec = _spec(policy, surfaces[surface_id])
-                learners[id_] = Learner(id_, policy, surface_id, slot_id, spec)
+                learner = _learner(policy, surfaces, slot_name, scope, "serve")
+                learners[learner.id] = learner
         return learners
+
+    def _candidates(
+        self, surfaces: Mapping[str, Surface], policies: Mapping[str, PolicySpec]
+    ) -> dict[str, Learner]:
+        candidates = {}
+        for policy_id, slot_name, scope in self._uses(surfaces):
+            found = policies[policy_id].candidate
+            if found is not None:
+                learner = _learner(found.policy, surfaces, slot_name, scope, found.mode)
+                candidates[learner.id] = learner
+        return candidates
+
+
+def _learner(
+    policy: PolicySpec, surfaces: Mapping[str, Surface], slot: str, scope: str | None, mode: Mode
+) -> Learner:
+    surface, _, slot_id = slot.partition(".")
+    spec = _spec(policy, surfaces[surface], mode)
+    return Learner(learner_id(policy, slot, scope), policy, surface, slot_id, spec, mode)
 
 
 def _feature_types(path: Path_, source: Source, part: SlotPart) -> dict[str, str]:
@@ -556,8 +637,11 @@ def _feature_types(path: Path_, source: Source, part: SlotPart) -> dict[str, str
     return types
 
 
-def _spec(policy: PolicySpec, surface: Surface) -> str:
-    """Digest of all that a learner's snapshots depend on beside the log."""
+def _spec(policy: PolicySpec, surface: Surface, mode: Mode) -> str:
+    """Digest of all that a learner's snapshots depend on beside the log.
+
+    A shadow learns what it would learn if it served, so its snapshots are those of that policy.
+    """
     metrics = {
         name: [m.window_us, m.maturity_us, m.aggregate, m.default, surface.reward[name]]
         for name, m in surface.metrics.items()
@@ -569,4 +653,6 @@ def _spec(policy: PolicySpec, surface: Surface) -> str:
         "metrics": metrics,
         "period_us": policy.period_us,
     }
+    if mode == "apprentice":
+        content["mode"] = mode
     return hashlib.sha256(canonical(content)).hexdigest()[:16]

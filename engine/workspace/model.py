@@ -58,9 +58,38 @@ class Guardrail:
     margin: float
 
 
+Mode = Literal["serve", "shadow", "apprentice"]
+"""How a model learns: what it serves, as if it served, or which action is served."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What a candidate must show before it serves.
+
+    ``alpha`` bounds the chance that any promotion was false, over all attempts; ``margin``, in the
+    reward's unit, is by how much it must be better; ``rows`` is how many choices judge it at least.
+    """
+
+    alpha: float
+    margin: float
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What learns in a policy's place without serving, and what stands between."""
+
+    policy: PolicySpec
+    mode: Mode
+    gate: Gate
+
+
 @dataclass(frozen=True, slots=True)
 class PolicySpec:
-    """A declared policy: how to make it and how its draws are made."""
+    """A declared policy: how to make it and how its draws are made.
+
+    A candidate's own is the policy's with another kind and other parameters.
+    """
 
     id: str
     kind: str
@@ -71,6 +100,7 @@ class PolicySpec:
     salt: str
     shared: bool
     segments: tuple[tuple[str, Rule], ...]
+    candidate: Candidate | None = None
 
 
 @dataclass(frozen=True)
@@ -147,11 +177,16 @@ class Learner:
     surface: str
     slot: str
     spec: str
+    mode: Mode = "serve"
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """A revision: everything that decisions depend on beside models and the request."""
+    """A revision: everything that decisions depend on beside models and the request.
+
+    ``learners`` and ``candidates`` are named alike: a candidate has the id of what it would stand
+    in for, and learns from the same choices.
+    """
 
     revision: str
     content: Mapping[str, Any] = field(repr=False)
@@ -161,6 +196,12 @@ class Workspace:
     learners: Mapping[str, Learner]
     experiment_owners: Mapping[str, str]
     time_zone: str
+    candidates: Mapping[str, Learner] = field(default_factory=dict)
+
+    @cached_property
+    def pupils(self) -> tuple[Learner, ...]:
+        """All that learn: what serves first, then what would."""
+        return (*self.learners.values(), *self.candidates.values())
 
     @cached_property
     def uses(self) -> Mapping[tuple[str, str], Mapping[str, Pin | UsePolicy]]:

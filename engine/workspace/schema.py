@@ -152,6 +152,25 @@ class SegmentPart(_Part):
     weights: dict[Id, Finite]
 
 
+class GatePart(_Part):
+    """What a candidate must show before it serves, and at which level of error."""
+
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    margin: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    rows: Annotated[int, Field(ge=100)] = 1_000
+
+
+class CandidatePart(_Part):
+    """Another kind, or other parameters, that learns in a policy's place without serving."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    __pydantic_extra__: dict[str, Any]
+
+    kind: Annotated[str, Field(min_length=1)]
+    mode: Literal["shadow", "apprentice"] = "shadow"
+    gate: GatePart = GatePart()
+
+
 class PolicyPart(_Part):
     """A policy: its kind, how it explores and draws; the kind's own parameters stand beside."""
 
@@ -165,6 +184,7 @@ class PolicyPart(_Part):
     salt: Id | None = None
     shared: bool = False
     segments: list[SegmentPart] = []
+    candidate: CandidatePart | None = None
 
 
 class HoldoutPart(_Part):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import StringIO
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,15 @@ def canonical(content: Mapping[str, Any]) -> bytes:
 def digest(content: Mapping[str, Any]) -> str:
     """SHA-256 (hex) of the canonical JSON: the name of a revision."""
     return hashlib.sha256(canonical(content)).hexdigest()
+
+
+def written(content: Mapping[str, Any]) -> str:
+    """Content as the text of a YAML file."""
+    text = StringIO()
+    yaml = YAML(typ="rt")
+    yaml.default_flow_style = False
+    yaml.dump(content, text)
+    return text.getvalue()
 
 
 def read(folder: Path) -> Source:

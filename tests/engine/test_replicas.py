@@ -11,6 +11,7 @@ import pytest
 
 from engine.answer import Answer
 from engine.ids import rfc3339
+from engine.log import PromotionEntry, Stored
 from engine.request import DecideRequest
 from engine.service import Engine, OutcomeRequest
 from engine.store import Store
@@ -67,6 +68,29 @@ def _edit(folder: Path, content: str) -> Path:
 
 async def _asked(engine: Engine, request_id: str | None = None, user: str = "1") -> Answer:
     return await engine.decide(DecideRequest(surface="home", user_id=user, request_id=request_id))
+
+
+def test_a_replica_follows_what_another_promotes_and_rolls_back(url: str, folder: Path) -> None:
+    text = LEARNING.replace("{kind: thompson", "{candidate: {kind: lin_greedy}, kind: thompson")
+    _edit(folder, text.replace("window: 1h", "window: 1h, range: [0, 9]"))
+
+    async def scene(one: Engine, other: Engine) -> None:
+        spec = one.workspace.candidates[LEARNER].spec
+        store = Store(url, writer="tests")
+        try:
+            promoted = PromotionEntry(LEARNER, "promote", spec, None, 0, NOW, "{}", 0)
+            assert store.write([promoted], NOW) == [Stored()]
+        finally:
+            store.close()
+        for engine in (one, other):
+            await engine.follow_once()
+            assert (await engine.lineages())[LEARNER]["serves"]["what"] == "candidate"
+        await one.roll_back(LEARNER)
+        before = other.status().snapshots[LEARNER]
+        await other.follow_once()
+        assert other.status().snapshots[LEARNER] != before
+
+    _play(url, folder, scene)
 
 
 def test_a_request_is_answered_alike_by_every_replica(url: str, folder: Path) -> None:
