@@ -1,5 +1,29 @@
 """Ranked lists: the values that a recommender answers with and a decision records."""
 
-from recsys.slate import Slate, SlateItem
+from recsys.plan import (
+    Calibration,
+    Composing,
+    Diversity,
+    Exploration,
+    Limit,
+    Pin,
+    SlatePlan,
+)
+from recsys.recommend import Recommendation, recommend, recompose
+from recsys.slate import Slate, SlateItem, SlateTrace
 
-__all__ = ["Slate", "SlateItem"]
+__all__ = [
+    "Calibration",
+    "Composing",
+    "Diversity",
+    "Exploration",
+    "Limit",
+    "Pin",
+    "Recommendation",
+    "Slate",
+    "SlateItem",
+    "SlatePlan",
+    "SlateTrace",
+    "recommend",
+    "recompose",
+]
