@@ -9,7 +9,8 @@ from recsys.plan import (
     Pin,
     SlatePlan,
 )
-from recsys.recommend import Recommendation, recommend, recompose
+from recsys.recommend import Recommendation, recommend
+from recsys.replay import every_slate, marginals, propensities, recompose
 from recsys.slate import Slate, SlateItem, SlateTrace
 
 __all__ = [
@@ -24,6 +25,9 @@ __all__ = [
     "SlateItem",
     "SlatePlan",
     "SlateTrace",
+    "every_slate",
+    "marginals",
+    "propensities",
     "recommend",
     "recompose",
 ]

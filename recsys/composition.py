@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.groups import Groups
-from recsys.packing import Packing
+from recsys.packing import Packing, completion, overlapping, surely_filled
 from recsys.plan import Calibration, Composing, Diversity, Exploration, Limit
 from recsys.slate import PinnedAt, Placing
 
@@ -193,6 +193,8 @@ class Following:
 
     def __call__(self, gains: FloatArray, position: int) -> tuple[int, float]:
         """See `Choose`."""
+        if position >= len(self.placed):
+            return best(gains, position)
         index = self.placed[position]
         if gains[index] == -math.inf:
             return index, 0.0
@@ -261,6 +263,15 @@ def fixed_pins(
             for counter in counters:
                 counter.add(item)
     return found
+
+
+def completed(pool: Pool, limits: Sequence[Limit], k: int) -> Pool:
+    """The pool with a completion, where limits could leave k positions short without one."""
+    m = len(pool.scores)
+    if surely_filled(limits, pool.groups, m, k) or not overlapping(limits, pool.groups):
+        return replace(pool, completion=None)
+    fixed = tuple(fixed_pins(pool.pins, limits, pool.groups, k).values())
+    return replace(pool, completion=completion(limits, pool.groups, pool.utility, k, fixed))
 
 
 class _Open:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import count
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
@@ -18,22 +17,20 @@ from recsys.composition import (
     ByVectors,
     Drawn,
     Likeness,
-    Logged,
     NoLikeness,
-    Placed,
     Pool,
     best,
+    completed,
     compose,
-    fixed_pins,
 )
 from recsys.errors import RecsysError
 from recsys.gathering import Gathered, gather, taken
 from recsys.groups import group
-from recsys.packing import completion, overlapping, surely_filled
 from recsys.plan import RELATED, Composing, SlatePlan
+from recsys.replay import placements
 from recsys.rules import TRUE, UNKNOWN, column_of, passes
 from recsys.scoring import Relevance, Scorer
-from recsys.slate import PinnedAt, Placement, Removal, Slate, SlateTrace, pack_bits
+from recsys.slate import PinnedAt, Removal, Slate, SlateTrace, pack_bits
 
 FloatArray = npt.NDArray[np.float64]
 Timer = Callable[[], float]
@@ -110,79 +107,6 @@ def recommend(
     return Recommendation(slate, trace, watch.seconds)
 
 
-def recompose(trace: SlateTrace) -> SlateTrace:
-    """The trace with its slate composed again from the candidates and scores that it keeps.
-
-    Equal to ``trace``, byte for byte, unless it was altered or composition has changed.
-    """
-    pool = pool_of(trace)
-    exploration = trace.composing.exploration
-    choose = Drawn(exploration, trace.uniforms) if trace.uniforms else best
-    likeness = likeness_of(trace, trace.composing, pool)
-    placed, _ = compose(pool, trace.composing, trace.k, likeness, choose)
-    return msgspec.structs.replace(trace, placed=placements(placed, pool, trace.scored()))
-
-
-def pool_of(trace: SlateTrace) -> Pool:
-    """What a trace's slate was composed from."""
-    return Pool(
-        scores=trace.array(trace.scores),
-        amounts={rule: trace.array(amounts) for rule, amounts in trace.amounts.items()},
-        groups=trace.grouped(),
-        mix=trace.mix,
-        pins=trace.pins,
-        completion=trace.completion,
-    )
-
-
-def likeness_of(trace: SlateTrace, composing: Composing, pool: Pool) -> Likeness:
-    """Likeness as a plan reads it, to the items that a trace's slate placed.
-
-    Raises
-    ------
-    RecsysError
-        If the trace does not keep what the plan reads.
-    """
-    diversity = composing.diversity
-    if diversity is None:
-        return NoLikeness()
-    if diversity.column is not None:
-        if diversity.column not in pool.groups:
-            raise RecsysError(
-                f"diversity reads {diversity.column}, which the trace {trace.trace_id!r} does not "
-                "keep. Name a column that the logging plan reads."
-            )
-        return ByGroups(pool.groups[diversity.column])
-    if trace.placed and not trace.likeness:
-        raise RecsysError(
-            f"diversity reads embeddings, whose likeness the trace {trace.trace_id!r} does not "
-            "keep: the logging plan did not read them."
-        )
-    return Logged(np.frombuffer(trace.likeness, np.uint8).reshape(-1, len(pool.scores)))
-
-
-def placements(placed: Sequence[Placed], pool: Pool, ids: Sequence[str]) -> tuple[Placement, ...]:
-    """As a trace keeps them."""
-    return tuple(
-        Placement(
-            item=each.item,
-            item_id=ids[each.item],
-            position=position,
-            utility=float(pool.utility[each.item]),
-            amounts={
-                rule: amount
-                for rule, amounts in pool.amounts.items()
-                if (amount := float(amounts[each.item])) != 0.0
-            },
-            diversity=each.diversity,
-            calibration=each.calibration,
-            propensity=each.propensity,
-            placed=each.placed,
-        )
-        for position, each in zip(count(1), placed, strict=False)
-    )
-
-
 def _pool(
     call: Call,
     plan: SlatePlan,
@@ -201,13 +125,7 @@ def _pool(
         mix=_mix(call, composing, catalogue),
         pins=_pins(plan, catalogue, scored),
     )
-    if surely_filled(composing.limits, groups, len(pool.scores), call.k) or not overlapping(
-        composing.limits, groups
-    ):
-        return pool
-    fixed = fixed_pins(pool.pins, composing.limits, groups, call.k)
-    found = completion(composing.limits, groups, pool.utility, call.k, tuple(fixed.values()))
-    return replace(pool, completion=found)
+    return completed(pool, composing.limits, call.k)
 
 
 def _single(values: FloatArray, m: int, who: str) -> FloatArray:

@@ -23,7 +23,8 @@ from recsys.plan import (
     Pin,
     SlatePlan,
 )
-from recsys.recommend import recommend, recompose
+from recsys.recommend import recommend
+from recsys.replay import recompose
 from recsys.rules import Fresh, Having, InRegion, InStock, NotOwned, NotRecently, PerUnit
 from recsys.slate import SlateTrace
 from tests.recsys.building import DAY, NOW, Scores, call, catalogue, ids
