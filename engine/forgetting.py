@@ -19,7 +19,7 @@ import msgspec
 from msgspec.structs import replace
 
 from engine.errors import EngineError, RequestError, StoreError
-from engine.log import ERASED, Entry, ErasedOutcome, ErasedRecord, ErasureEntry
+from engine.log import ERASED, OF_OUTCOME, Entry, ErasedOutcome, ErasedRecord, ErasureEntry
 from engine.record import ChoiceRecord, DecisionRecord, IdentityRecord, decode_record, encode_record
 from engine.request import check_id
 from engine.revisions import Revisions
@@ -167,6 +167,8 @@ def _of_unit(
             )
             for row in outcomes
         ),
+        # Some came before their decision, and do not say whose they are.
+        tuple(OF_OUTCOME + row.outcome_id for row in outcomes),
     )
 
 

@@ -10,12 +10,16 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from engine.decide import StickyDraw
+from engine.items import ItemChange
 from engine.record import DecisionRecord, encode_record
 from engine.request import DecideRequest
 from engine.workspace import Learner
 
 ERASED = "e:"
 """What the unit of a person who was forgotten begins with."""
+
+OF_OUTCOME = "o:"
+"""What the id of an interaction begins with that an outcome told of."""
 
 _ENCODER = msgspec.json.Encoder()
 
@@ -64,7 +68,8 @@ class Outcome:
     """What happened, as one number of a metric, for a decision or for a unit.
 
     ``corrects`` names an earlier outcome whose value this one replaces. ``timed`` says that the
-    sender gave ``occurred_at``; else it is the time of receipt.
+    sender gave ``occurred_at``; else it is the time of receipt. ``item_id`` names the item that it
+    is about, and ``interaction`` what was done with it, where that is of use to recommenders.
     """
 
     outcome_id: str
@@ -76,10 +81,12 @@ class Outcome:
     unit: str | None = None
     corrects: str | None = None
     timed: bool = True
+    item_id: str | None = None
+    interaction: str | None = None
 
     def digest(self) -> str:
         """Digest of what a repeated ``outcome_id`` must agree on: all that the sender gave."""
-        content = (
+        content: tuple[object, ...] = (
             self.metric,
             self.value,
             self.occurred_at if self.timed else None,
@@ -87,6 +94,8 @@ class Outcome:
             self.unit,
             self.corrects,
         )
+        if self.item_id is not None:
+            content = (*content, self.item_id)
         return hashlib.sha256(_ENCODER.encode(content)).hexdigest()[:32]
 
 
@@ -95,6 +104,38 @@ class OutcomesEntry:
     """Outcomes that are stored all or none."""
 
     outcomes: tuple[Outcome, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ItemsEntry:
+    """News of items, stored all or none."""
+
+    changes: tuple[ItemChange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UnitInteraction:
+    """What a unit did with an item. ``corrects`` names an earlier one whose value this replaces.
+
+    The unit is None while the decision that it follows is not stored.
+    """
+
+    interaction_id: str
+    unit: str | None
+    item_id: str
+    kind: str
+    value: float
+    occurred_at: int
+    received_at: int
+    decision_id: str | None = None
+    corrects: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InteractionsEntry:
+    """Interactions that come from elsewhere than outcomes; those of known ids are passed over."""
+
+    interactions: tuple[UnitInteraction, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,18 +245,24 @@ class ErasedOutcome:
 
 @dataclass(frozen=True, slots=True)
 class ErasureEntry:
-    """A unit goes by a pseudonym, its rows as given here; of None only records are replaced."""
+    """A unit goes by a pseudonym, its rows as given here; of None only records are replaced.
+
+    Interactions of the unit are deleted, and those named here.
+    """
 
     unit: str | None
     pseudonym: str
     records: tuple[ErasedRecord, ...]
     outcomes: tuple[ErasedOutcome, ...]
+    interactions: tuple[str, ...] = ()
 
 
 Entry: TypeAlias = (
     DecisionEntry
     | ExposureEntry
     | OutcomesEntry
+    | ItemsEntry
+    | InteractionsEntry
     | VoidEntry
     | SnapshotEntry
     | PromotionEntry

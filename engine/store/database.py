@@ -15,7 +15,7 @@ from engine.store.postgres import PostgresBackend
 from engine.store.sqlite import SqliteBackend
 from engine.store.write import write_entries
 
-HEAD = "0003"
+HEAD = "0004"
 """The migration that this code reads and writes."""
 
 T = TypeVar("T")

@@ -36,20 +36,24 @@ def unit_outcomes(connection: Connection, unit: str, decision_ids: Sequence[str]
 
 def has_traces(connection: Connection, unit: str) -> bool:
     """Whether anything beside decisions and outcomes names the unit."""
-    a, s = schema.assignments.c, schema.sticky_draws.c
+    tables = schema.assignments, schema.sticky_draws, schema.interactions
     return any(
-        connection.execute(select(column).where(column == unit).limit(1)).first()
-        for column in (a.unit, s.unit)
+        connection.execute(select(table.c.unit).where(table.c.unit == unit).limit(1)).first()
+        for table in tables
     )
 
 
 def erase(connection: Connection, entry: ErasureEntry) -> None:
     """Put an erasure in force within the connection's transaction."""
     d, o = schema.decisions, schema.outcomes
-    a, s = schema.assignments, schema.sticky_draws
+    a, s, x = schema.assignments, schema.sticky_draws, schema.interactions
+    for start in range(0, len(entry.interactions), PAGE):
+        some = entry.interactions[start : start + PAGE]
+        connection.execute(delete(x).where(x.c.interaction_id.in_(some)))
     if entry.unit is not None:
         # What a later decision would refer to; the erased ones carry their draws themselves.
         connection.execute(delete(s).where(s.c.unit == entry.unit))
+        connection.execute(delete(x).where(x.c.unit == entry.unit))
         connection.execute(update(a).where(a.c.unit == entry.unit).values(unit=entry.pseudonym))
     if entry.records:
         connection.execute(

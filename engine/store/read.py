@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, Row, and_, func, or_, select
 
 from engine.decide import StickyDraw
-from engine.log import ERASED, Outcome, Position, Step
+from engine.items import StoredItem
+from engine.log import ERASED, Outcome, Position, Step, UnitInteraction
 from engine.store import schema
 
 PAGE = 500
+_ITEM = msgspec.json.Decoder(StoredItem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +191,81 @@ def _outcome(row: Row[Any]) -> Outcome:
         received_at=row.received_at,
         decision_id=row.decision_id,
         unit=row.unit,
+        corrects=row.corrects,
+        item_id=row.item_id,
+    )
+
+
+def item_changes(connection: Connection) -> int:
+    """How many entries told of items."""
+    return connection.scalar(select(func.max(schema.items.c.change))) or 0
+
+
+def items_after(connection: Connection, change: int) -> tuple[int, dict[str, StoredItem]]:
+    """How many entries told of items, and the items that those after ``change`` told of."""
+    i = schema.items.c
+    rows = connection.execute(select(i.item_id, i.content, i.change).where(i.change > change))
+    found: dict[str, StoredItem] = {}
+    for row in rows:
+        found[row.item_id] = _ITEM.decode(row.content)
+        change = max(change, row.change)
+    return change, found
+
+
+def item(connection: Connection, item_id: str) -> StoredItem | None:
+    """What holds of one item."""
+    i = schema.items.c
+    content = connection.scalar(select(i.content).where(i.item_id == item_id))
+    return None if content is None else _ITEM.decode(content)
+
+
+def unit_interactions(connection: Connection, unit: str, limit: int) -> list[UnitInteraction]:
+    """The last interactions of a unit, in the order in which they occurred."""
+    x = schema.interactions
+    rows = connection.execute(
+        select(x)
+        .where(x.c.unit == unit)
+        .order_by(x.c.occurred_at.desc(), x.c.seq.desc())
+        .limit(limit)
+    )
+    return [_interaction(row) for row in rows][::-1]
+
+
+def last_interaction(connection: Connection) -> int:
+    """The position of the last interaction that was stored; 0 before the first."""
+    return connection.scalar(select(func.max(schema.interactions.c.seq))) or 0
+
+
+def interactions_after(
+    connection: Connection, seq: int, limit: int
+) -> tuple[int, list[UnitInteraction]]:
+    """At most so many interactions after a position, in the order of arrival; the last position.
+
+    One that came before its decision has that one's unit, if it is stored by now.
+    """
+    x, d = schema.interactions, schema.decisions
+    rows = list(
+        connection.execute(
+            select(x, d.c.unit.label("decided"))
+            .outerjoin_from(x, d, and_(x.c.unit.is_(None), x.c.decision_id == d.c.decision_id))
+            .where(x.c.seq > seq)
+            .order_by(x.c.seq)
+            .limit(limit)
+        )
+    )
+    return (rows[-1].seq if rows else seq), [_interaction(row, row.decided) for row in rows]
+
+
+def _interaction(row: Row[Any], decided: str | None = None) -> UnitInteraction:
+    return UnitInteraction(
+        interaction_id=row.interaction_id,
+        unit=row.unit or decided,
+        item_id=row.item_id,
+        kind=row.kind,
+        value=row.value,
+        occurred_at=row.occurred_at,
+        received_at=row.received_at,
+        decision_id=row.decision_id,
         corrects=row.corrects,
     )
 

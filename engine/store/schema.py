@@ -2,7 +2,7 @@
 
 Rows of the log are never updated, but for a person's erasure (:mod:`engine.store.erase`). What
 changes a decision's meaning later (an exposure, an outcome, a void) stands in a table of its own
-and is joined when read.
+and is joined when read. Items are no part of the log: their rows say what holds now.
 """
 
 from __future__ import annotations
@@ -172,8 +172,35 @@ outcomes = Table(
     Column("occurred_at", BigInteger, nullable=False),
     Column("received_at", BigInteger, nullable=False),
     Column("corrects", _text(256)),
+    Column("item_id", _text(256)),
     Index("outcomes_decision", "decision_id"),
     Index("outcomes_unit", "unit", "metric", "occurred_at"),
+)
+
+items = Table(
+    "items",
+    metadata,
+    Column("item_id", _text(256), primary_key=True),
+    Column("change", BigInteger, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    Index("items_change", "change"),
+)
+"""What holds of each item now. ``change`` counts the entries that told of items."""
+
+interactions = Table(
+    "interactions",
+    metadata,
+    Column("seq", _Position, primary_key=True, autoincrement=True),
+    Column("interaction_id", _text(258), nullable=False, unique=True),
+    Column("unit", _text(258)),
+    Column("decision_id", _text(256)),
+    Column("item_id", _text(256), nullable=False),
+    Column("kind", _text(64), nullable=False),
+    Column("value", Float, nullable=False),
+    Column("occurred_at", BigInteger, nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+    Column("corrects", _text(258)),
+    Index("interactions_unit", "unit", "occurred_at"),
 )
 
 voids = Table(

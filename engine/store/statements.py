@@ -95,6 +95,12 @@ def _in_conflict(statement: Any, table: Table) -> Insert:
         result = statement.on_conflict_do_update(
             index_elements=["digest"], set_={"data": statement.excluded.data}
         )
+    elif table is schema.items:
+        # They say what holds now.
+        result = statement.on_conflict_do_update(
+            index_elements=["item_id"],
+            set_={c: statement.excluded[c] for c in ("change", "content")},
+        )
     elif table is schema.assignments:
         # The first assignment is the earliest, in whatever order an import brings them.
         new = statement.excluded

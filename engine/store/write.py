@@ -15,11 +15,15 @@ import msgspec
 from sqlalchemy import Column, Connection, Row
 
 from engine.decide import StickyDraw
+from engine.items import StoredItem
 from engine.log import (
+    OF_OUTCOME,
     DecisionEntry,
     Entry,
     ErasureEntry,
     ExposureEntry,
+    InteractionsEntry,
+    ItemsEntry,
     Late,
     Outcome,
     OutcomesEntry,
@@ -34,15 +38,25 @@ from engine.log import (
     SnapshotEntry,
     StickyTaken,
     Stored,
+    UnitInteraction,
     VoidEntry,
 )
 from engine.store import schema
 from engine.store.erase import erase
-from engine.store.read import last_promotion, latest_revision, lineage, sticky_draw_of
+from engine.store.read import (
+    item_changes,
+    last_promotion,
+    latest_revision,
+    lineage,
+    sticky_draw_of,
+)
 from engine.store.statements import inserting, matching
 
 MOST_PARAMETERS = 500
 """Values in one IN list: well under every database's limit on bound parameters."""
+
+_ITEM = msgspec.json.Decoder(StoredItem)
+_ENCODE_ITEM = msgspec.json.Encoder().encode
 
 T = TypeVar("T")
 
@@ -67,6 +81,11 @@ def write_entries(
     outcomes = [o for e in entries if isinstance(e, OutcomesEntry) for o in e.outcomes]
     exposures = [e for e in entries if isinstance(e, ExposureEntry)]
     batch.look_up(decisions, outcomes, exposures)
+    batch.look_up_items(
+        [e for e in entries if isinstance(e, ItemsEntry)],
+        [e for e in entries if isinstance(e, InteractionsEntry)],
+        outcomes,
+    )
     results = [batch.add(entry) for entry in entries]
     batch.flush()
     return results
@@ -89,6 +108,10 @@ class _Batch:
         self.sticky: dict[str, StickyDraw] = {}
         self.outcome_digests: dict[str, str] = {}
         self.subjects: dict[str, tuple[str, str | None, str | None]] = {}
+        self.items: dict[str, StoredItem] = {}
+        self.item_changes = 0
+        self.units: dict[str, str] = {}
+        self.interactions: dict[str, tuple[str, str]] = {}
         self.rows: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
 
     def look_up_stored(self, decisions: Sequence[DecisionEntry]) -> None:
@@ -127,6 +150,27 @@ class _Batch:
         for row in self._matching([x.decision_id, x.slot], shown):
             self.exposed.add((row.decision_id, row.slot))
 
+    def look_up_items(
+        self,
+        items: Sequence[ItemsEntry],
+        interactions: Sequence[InteractionsEntry],
+        outcomes: Sequence[Outcome],
+    ) -> None:
+        """Read what is stored of the items and interactions that the batch names."""
+        i, x, d = schema.items.c, schema.interactions.c, schema.decisions.c
+        if items:
+            self.item_changes = item_changes(self.connection)
+        ids = [change.item_id for entry in items for change in entry.changes]
+        for row in self._matching([i.item_id, i.content], ids):
+            self.items[row.item_id] = _ITEM.decode(row.content)
+        named = [one.interaction_id for entry in interactions for one in entry.interactions]
+        named += [OF_OUTCOME + o.corrects for o in outcomes if o.corrects]
+        for row in self._matching([x.interaction_id, x.item_id, x.kind], named):
+            self.interactions[row.interaction_id] = row.item_id, row.kind
+        about = [o.decision_id for o in outcomes if o.decision_id and (o.item_id or o.corrects)]
+        for row in self._matching([d.decision_id, d.unit], about):
+            self.units[row.decision_id] = row.unit
+
     def _matching(self, columns: list[Column[Any]], values: Sequence[str]) -> Iterator[Row[Any]]:
         """Rows whose first column is one of the values."""
         for some in _pieces(sorted(set(values)), MOST_PARAMETERS):
@@ -142,6 +186,10 @@ class _Batch:
                 return self._add_outcomes(entry)
             case ExposureEntry():
                 return self._add_exposure(entry)
+            case ItemsEntry():
+                return self._add_items(entry)
+            case InteractionsEntry():
+                return self._add_interactions(entry)
             case VoidEntry():
                 self._void(entry.decision_id, entry.reason)
                 return Stored()
@@ -175,6 +223,7 @@ class _Batch:
         if record.request_id is not None:
             self.requests[record.request_id] = (entry.data, entry.request_digest)
         self.decided.add(record.decision_id)
+        self.units[record.decision_id] = record.unit
         self.decision_slots[record.decision_id] = tuple(c.slot for c in record.choices)
         self.rows["decisions"].append(
             {
@@ -250,6 +299,7 @@ class _Batch:
         fresh: dict[str, str] = {}
         subjects: dict[str, tuple[str, str | None, str | None]] = {}
         rows = []
+        told: list[Outcome] = []
         duplicates = unmatched = 0
         for index, outcome in enumerate(entry.outcomes):
             if isnan(outcome.value):
@@ -291,12 +341,88 @@ class _Batch:
                     "occurred_at": outcome.occurred_at,
                     "received_at": outcome.received_at,
                     "corrects": outcome.corrects,
+                    "item_id": outcome.item_id,
                 }
             )
+            told.append(outcome)
         self.outcome_digests |= fresh
         self.subjects |= subjects
         self.rows["outcomes"] += rows
+        for outcome in told:
+            self._add_interaction_of(outcome)
         return Stored(len(rows), duplicates, unmatched)
+
+    def _add_interaction_of(self, outcome: Outcome) -> None:
+        """Add what an outcome says that its unit did with an item, or did otherwise than was said.
+
+        A correction is of the item and kind of what it corrects.
+        """
+        corrects = None if outcome.corrects is None else OF_OUTCOME + outcome.corrects
+        if corrects is not None:
+            about = self.interactions.get(corrects)
+        elif outcome.item_id is not None and outcome.interaction is not None:
+            about = outcome.item_id, outcome.interaction
+        else:
+            about = None
+        if about is None:
+            return
+        unit = outcome.unit or self.units.get(outcome.decision_id or "")
+        self._add_interaction(
+            UnitInteraction(
+                interaction_id=OF_OUTCOME + outcome.outcome_id,
+                unit=unit,
+                item_id=about[0],
+                kind=about[1],
+                value=outcome.value,
+                occurred_at=outcome.occurred_at,
+                received_at=outcome.received_at,
+                decision_id=outcome.decision_id,
+                corrects=corrects,
+            )
+        )
+
+    def _add_interactions(self, entry: InteractionsEntry) -> Result:
+        accepted = 0
+        for interaction in entry.interactions:
+            if interaction.interaction_id not in self.interactions:
+                self._add_interaction(interaction)
+                accepted += 1
+        return Stored(accepted, len(entry.interactions) - accepted)
+
+    def _add_interaction(self, one: UnitInteraction) -> None:
+        self.interactions[one.interaction_id] = one.item_id, one.kind
+        self.rows["interactions"].append(
+            {
+                "interaction_id": one.interaction_id,
+                "unit": one.unit,
+                "decision_id": one.decision_id,
+                "item_id": one.item_id,
+                "kind": one.kind,
+                "value": one.value,
+                "occurred_at": one.occurred_at,
+                "received_at": one.received_at,
+                "corrects": one.corrects,
+            }
+        )
+
+    def _add_items(self, entry: ItemsEntry) -> Result:
+        self.item_changes += 1
+        duplicates = 0
+        for change in entry.changes:
+            before = self.items.get(change.item_id)
+            after = (before or StoredItem()).changed(change)
+            if after == before:
+                duplicates += 1
+                continue
+            self.items[change.item_id] = after
+            self.rows["items"].append(
+                {
+                    "item_id": change.item_id,
+                    "change": self.item_changes,
+                    "content": _ENCODE_ITEM(after),
+                }
+            )
+        return Stored(len(entry.changes) - duplicates, duplicates)
 
     def _add_exposure(self, entry: ExposureEntry) -> Result:
         slots = self.decision_slots.get(entry.decision_id)
@@ -413,6 +539,9 @@ def _distinct(name: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             return list(first.values())
         case "snapshot_data":
             return list({row["digest"]: row for row in rows}.values())
+        case "items":
+            # The last that a batch tells of an item holds.
+            return list({row["item_id"]: row for row in rows}.values())
         case _:
             return rows
 

@@ -1,0 +1,212 @@
+"""Items and interactions in the store, on every backend."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.items import ItemChange, StoredItem
+from engine.log import (
+    InteractionsEntry,
+    ItemsEntry,
+    Outcome,
+    OutcomesEntry,
+    Refused,
+    Stored,
+    UnitInteraction,
+    decision_entry,
+)
+from engine.store import Store
+from engine.store import read as ask
+from recsys.catalogue import Catalogue, ItemSchema
+from tests.engine.build import NOW, SECOND, decided, serving_of, workspace_of
+
+WORLD = """\
+surfaces:
+  shop:
+    owner: o@example.com
+    metrics: {purchase: {window: 1d}}
+    slots: {only: {default: A, actions: {A: {value: 1}}}}
+"""
+
+
+def change(item_id: str, at: int = NOW, **attributes: Any) -> ItemChange:
+    return ItemChange(item_id, at, attributes)
+
+
+def told(store: Store, *changes: ItemChange) -> Stored:
+    (result,) = store.write([ItemsEntry(changes)], NOW)
+    assert isinstance(result, Stored)
+    return result
+
+
+def bought(id_: str, subject: Any, item: str = "lens", value: float = 1.0, **more: Any) -> Outcome:
+    given: dict[str, Any] = {"unit": subject} if isinstance(subject, str) else {}
+    return Outcome(
+        outcome_id=id_,
+        metric="purchase",
+        value=value,
+        occurred_at=NOW,
+        received_at=NOW,
+        item_id=item,
+        interaction="purchase",
+        **given | more,
+    )
+
+
+def interactions(store: Store, unit: str) -> list[tuple[str, str, float]]:
+    found = store.read(lambda c: ask.unit_interactions(c, unit, 100))
+    return [(one.item_id, one.kind, one.value) for one in found]
+
+
+def test_a_later_change_holds_and_an_earlier_one_is_no_news(store: Store) -> None:
+    assert told(store, change("lens", NOW, stock=3.0, price=9.0)) == Stored(1)
+    assert told(store, change("lens", NOW + 5, stock=0.0)) == Stored(1)
+    assert told(store, change("lens", NOW + 2, stock=7.0)) == Stored(0, 1)
+    found = store.read(lambda c: ask.item(c, "lens"))
+    assert found is not None
+    assert found.attributes == {"stock": (0.0, NOW + 5), "price": (9.0, NOW)}
+
+
+def test_followers_are_told_of_what_changed_since(store: Store) -> None:
+    told(store, change("a"), change("b"))
+    seen, first = store.read(lambda c: ask.items_after(c, 0))
+    assert set(first) == {"a", "b"}
+    assert store.read(lambda c: ask.items_after(c, seen)) == (seen, {})
+    told(store, change("b", NOW + 1), change("c"))
+    later, news = store.read(lambda c: ask.items_after(c, seen))
+    assert later > seen
+    assert set(news) == {"b", "c"}
+
+
+def test_one_commit_may_tell_of_an_item_twice(store: Store) -> None:
+    store.write(
+        [
+            ItemsEntry((change("a", NOW, stock=1.0), change("a", NOW + 1, stock=2.0))),
+            ItemsEntry((change("a", NOW + 2, stock=3.0),)),
+        ],
+        NOW,
+    )
+    found = store.read(lambda c: ask.item(c, "a"))
+    assert found is not None
+    assert found.attributes == {"stock": (3.0, NOW + 2)}
+
+
+CHANGES = st.builds(
+    lambda at, attributes: ItemChange("a", at, attributes),
+    st.integers(1, 5),
+    st.dictionaries(st.sampled_from("xyz"), st.integers(0, 9).map(float), max_size=3),
+)
+
+
+@given(st.lists(CHANGES, max_size=4, unique_by=lambda c: c.at))
+def test_news_in_any_order_leave_the_same_item(changes: list[ItemChange]) -> None:
+    found = set()
+    for order in permutations(changes):
+        item = StoredItem()
+        for one in order:
+            item = item.changed(one)
+        found.add(repr(sorted(item.attributes.items())))
+    assert len(found) == 1
+
+
+def test_a_removed_item_comes_back_with_news_and_stays_blocked() -> None:
+    item = StoredItem().changed(ItemChange("a", 1, {"x": 1.0}, blocked=True))
+    gone = item.changed(ItemChange("a", 2, removed=True))
+    assert gone.removed
+    assert gone.attributes == {}
+    assert gone.changed(ItemChange("a", 1, {"x": 3.0})).removed
+    back = gone.changed(ItemChange("a", 3, {"x": 2.0}))
+    assert not back.removed
+    assert back.blocked
+    assert back.attributes == {"x": (2.0, 3)}
+
+
+def test_a_catalogue_is_told_each_value_for_its_time_and_what_fits_its_schema() -> None:
+    item = StoredItem().changed(ItemChange("a", 5, {"x": 1.0, "gone": "old"}))
+    item = item.changed(ItemChange("a", 9, {"y": "new", "z": "no number"}))
+    schema = ItemSchema({"x": "number", "y": "string", "z": "number"})
+    catalogue = Catalogue.empty(schema).upsert(list(item.told("a", schema)), 0)
+    assert catalogue.ids == ("a",)
+    assert catalogue.column("x").at(0) == 1.0
+    assert catalogue.column("x").updated_at.tolist() == [5]
+    assert catalogue.column("y").updated_at.tolist() == [9]
+    assert catalogue.column("z").at(0) is None
+
+
+def test_an_outcome_about_an_item_is_an_interaction_of_its_unit(store: Store) -> None:
+    record = decided(serving_of(workspace_of(WORLD)), "shop", "7")
+    (_, both) = store.write(
+        [
+            decision_entry(record),
+            OutcomesEntry(
+                (
+                    bought("1", "u:7"),
+                    bought("2", None, "card", decision_id=record.decision_id),
+                )
+            ),
+        ],
+        NOW,
+    )
+    assert both == Stored(2)
+    assert interactions(store, "u:7") == [("lens", "purchase", 1.0), ("card", "purchase", 1.0)]
+
+
+def test_a_repeated_outcome_is_one_interaction(store: Store) -> None:
+    for _ in range(2):
+        store.write([OutcomesEntry((bought("1", "u:7"),))], NOW)
+    assert interactions(store, "u:7") == [("lens", "purchase", 1.0)]
+
+
+def test_the_item_of_a_repeated_outcome_must_agree(store: Store) -> None:
+    store.write([OutcomesEntry((bought("1", "u:7"),))], NOW)
+    (result,) = store.write([OutcomesEntry((bought("1", "u:7", "other"),))], NOW)
+    assert isinstance(result, Refused)
+    assert result.why == "conflict"
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_correction_is_of_the_item_that_it_corrects(store: Store, together: bool) -> None:
+    first = bought("1", "u:7")
+    second = Outcome("2", "purchase", 0.0, NOW, NOW, unit="u:7", corrects="1")
+    entries = (
+        [OutcomesEntry((first, second))]
+        if together
+        else [OutcomesEntry((first,)), OutcomesEntry((second,))]
+    )
+    for entry in entries:
+        store.write([entry], NOW)
+    found = store.read(lambda c: ask.unit_interactions(c, "u:7", 9))
+    assert [(one.item_id, one.value, one.corrects) for one in found] == [
+        ("lens", 1.0, None),
+        ("lens", 0.0, "o:1"),
+    ]
+
+
+def test_an_interaction_that_came_before_its_decision_finds_its_unit_later(store: Store) -> None:
+    record = decided(serving_of(workspace_of(WORLD)), "shop", "7")
+    early = bought("1", None, decision_id=record.decision_id)
+    store.write([OutcomesEntry((early,))], NOW)
+    seq, found = store.read(lambda c: ask.interactions_after(c, 0, 10))
+    assert [one.unit for one in found] == [None]
+    store.write([decision_entry(record)], NOW)
+    assert store.read(lambda c: ask.interactions_after(c, 0, 10)[1][0].unit) == "u:7"
+    assert store.read(lambda c: ask.interactions_after(c, seq, 10)) == (seq, [])
+
+
+def test_interactions_from_elsewhere_are_stored_once_and_listed_by_their_time(
+    store: Store,
+) -> None:
+    rows = tuple(
+        UnitInteraction(f"f:{i}", "u:1", f"i{i}", "view", 1.0, NOW - i * SECOND, NOW)
+        for i in range(3)
+    )
+    assert store.write([InteractionsEntry(rows[:2])], NOW) == [Stored(2)]
+    assert store.write([InteractionsEntry(rows)], NOW) == [Stored(1, 2)]
+    assert [item for item, _, _ in interactions(store, "u:1")] == ["i2", "i1", "i0"]
+    last = store.read(lambda c: ask.unit_interactions(c, "u:1", 2))
+    assert [one.item_id for one in last] == ["i1", "i0"]
