@@ -1,14 +1,18 @@
 """A workspace: what operators write, checked whole, as the frozen values that decisions read."""
 
 from engine.workspace.check import canonical_content, load_workspace, workspace_from_content
+from engine.workspace.item_rules import ItemRule
 from engine.workspace.model import (
     Attribute,
     Candidate,
     Gate,
     Guardrail,
     HardRule,
+    Items,
     Learner,
     PolicySpec,
+    Recommender,
+    Slate,
     Slot,
     Surface,
     Workspace,
@@ -22,8 +26,12 @@ __all__ = [
     "Gate",
     "Guardrail",
     "HardRule",
+    "ItemRule",
+    "Items",
     "Learner",
     "PolicySpec",
+    "Recommender",
+    "Slate",
     "Slot",
     "Surface",
     "Workspace",

@@ -30,6 +30,7 @@ from engine.workspace.model import (
     learner_id,
 )
 from engine.workspace.schema import (
+    EMBEDDED,
     ActionPart,
     CandidatePart,
     ExperimentPart,
@@ -41,6 +42,7 @@ from engine.workspace.schema import (
     WorkspacePart,
 )
 from engine.workspace.shape import validated
+from engine.workspace.slates import compile_items, compile_recommenders, compile_slates
 from engine.workspace.source import Path_, Source, canonical, digest, read
 from experiments import Design, Experiment, ExperimentError, Holdout, Pin, UsePolicy, Variant
 from policies import POLICY_KINDS, Action, PolicyError, parameter_faults
@@ -118,10 +120,24 @@ class _Compiler:
         design = self._design()
         surfaces = {id_: self._surface(id_, part) for id_, part in self.parts.surfaces.items()}
         policies = {id_: self._policy(id_, part) for id_, part in self.parts.policies.items()}
+        items = compile_items(self.parts.items, self.source)
+        self._interactions()
+        recommenders = compile_recommenders(self.parts.recommenders, self.source, self._refer)
+        slates = compile_slates(
+            self.parts.slates,
+            items,
+            (EMBEDDED, *self._declared("recommenders")),
+            self.parts.surfaces,
+            self.source,
+            self._refer,
+        )
         if self.source.faults or design is None:
             return None
         sound = {id_: policy for id_, policy in policies.items() if policy}
         return Workspace(
+            items=items,
+            slates=slates,
+            recommenders=recommenders,
             revision=digest(self.source.content),
             content=self.source.content,
             surfaces=surfaces,
@@ -132,6 +148,16 @@ class _Compiler:
             experiment_owners=self._experiment_owners(),
             time_zone=self.parts.time_zone,
         )
+
+    def _interactions(self) -> None:
+        """What units do with items is told by outcomes, whose metrics must be declared."""
+        metrics = {
+            metric
+            for surface in self._declared("surfaces")
+            for metric in self._declared("surfaces", surface, "metrics")
+        }
+        for metric in self.parts.items.interactions if self.parts.items else ():
+            self._refer(("items", "interactions", metric), metric, metrics, "metric of a surface")
 
     def _declared(self, *path: str) -> Iterable[str]:
         """The names written at a path, sound or not: a faulty part still counts as declared."""
@@ -234,6 +260,10 @@ class _Compiler:
         actions = {
             a: self._action((*path, "actions", a), a, action) for a, action in part.actions.items()
         }
+        for a, action_part in part.actions.items():
+            for at, slate in enumerate(action_part.slates):
+                where: Path_ = (*path, "actions", a, "slates", at)
+                self._refer(where, slate, self._declared("slates"), "slate")
         features = _feature_types(path, self.source, part)
         for index, rule in enumerate(part.rules):
             for at, action in enumerate(rule.actions or ()):
@@ -260,6 +290,7 @@ class _Compiler:
             actions=actions,
             values={a: action.value for a, action in part.actions.items()},
             rules=own,
+            slates={a: tuple(x.slates) for a, x in part.actions.items() if x.slates},
         )
 
     def _action(self, path: Path_, id_: str, part: ActionPart) -> Action:

@@ -9,8 +9,11 @@ from typing import Any, Literal
 
 from attribution.metrics import MetricSpec
 from engine.rules import Rule
+from engine.workspace.item_rules import ItemRule
 from experiments import Design, Pin, UsePolicy
 from policies import Action
+from recsys.catalogue import ItemSchema
+from recsys.plan import SlatePlan
 
 _PARTS = frozenset({"sum", "count"})
 
@@ -114,6 +117,7 @@ class Slot:
     actions: Mapping[str, Action]
     values: Mapping[str, Any]
     rules: tuple[HardRule, ...]
+    slates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @cached_property
     def action_ids(self) -> tuple[str, ...]:
@@ -141,6 +145,12 @@ class Surface:
     ranges: Mapping[str, tuple[float, float]]
     rules: tuple[HardRule, ...]
     slots: Mapping[str, Slot]
+
+    @cached_property
+    def slates(self) -> tuple[str, ...]:
+        """The slates that some action here has filled, in the order of their ids."""
+        named = {s for slot in self.slots.values() for ids in slot.slates.values() for s in ids}
+        return tuple(sorted(named))
 
     @cached_property
     def reward_range(self) -> tuple[float, float] | None:
@@ -181,6 +191,54 @@ class Learner:
 
 
 @dataclass(frozen=True)
+class Items:
+    """What is known of items: the recommender's schema, the attributes' types as rules name them.
+
+    ``interactions`` says by metric what a unit did with the item that an outcome names.
+    """
+
+    schema: ItemSchema
+    types: Mapping[str, str]
+    interactions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Slate:
+    """A ranked list: the recommender's plan of it, and what the engine adds.
+
+    ``seeds``, ``owned`` and ``exclude`` name attributes of the surface that hold ids of items,
+    ``personal`` one that says whether the unit agreed to what it did choosing items for it.
+    """
+
+    plan: SlatePlan
+    owner: str
+    recommender: str
+    inline: bool
+    salt: str
+    rules: Mapping[str, ItemRule]
+    seeds: str | None = None
+    owned: str | None = None
+    exclude: str | None = None
+    personal: str | None = None
+
+    @property
+    def id(self) -> str:
+        """The name under which it is filled."""
+        return self.plan.id
+
+
+@dataclass(frozen=True, slots=True)
+class Recommender:
+    """Where candidates come from; one over HTTP has an address and another to fall back on."""
+
+    id: str
+    url: str | None = None
+    deadline_us: int = 0
+    fallback: str | None = None
+    key_from: str | None = None
+
+
+@dataclass(frozen=True)
 class Workspace:
     """A revision: everything that decisions depend on beside models and the request.
 
@@ -196,6 +254,9 @@ class Workspace:
     learners: Mapping[str, Learner]
     experiment_owners: Mapping[str, str]
     time_zone: str
+    items: Items | None = None
+    slates: Mapping[str, Slate] = field(default_factory=dict)
+    recommenders: Mapping[str, Recommender] = field(default_factory=dict)
     candidates: Mapping[str, Learner] = field(default_factory=dict)
 
     @cached_property
@@ -261,6 +322,11 @@ class Workspace:
             for policy, slot in named
             if policy is not None and self.policies[policy].period_us is not None
         )
+
+    @cached_property
+    def surfaces_with_slates(self) -> frozenset[str]:
+        """The surfaces on which some action has slates filled."""
+        return frozenset(id_ for id_, surface in self.surfaces.items() if surface.slates)
 
     @cached_property
     def metric_names(self) -> frozenset[str]:

@@ -12,6 +12,12 @@ from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
+from recsys.call import LARGEST_K
+from recsys.plan import MOST_CANDIDATES
+
+EMBEDDED = "embedded"
+"""The recommender that every workspace has."""
+
 ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]{0,63}$"
 _UNITS_US = {
@@ -59,6 +65,10 @@ def _type_name_widened(value: object) -> object:
     return {"type": value} if isinstance(value, str) else value
 
 
+def _number_widened(value: object) -> object:
+    return {"at_most": value} if isinstance(value, int) else value
+
+
 def _pin_widened(value: object) -> object:
     return {"action": value} if isinstance(value, str) else value
 
@@ -104,10 +114,14 @@ class GuardrailPart(_Part):
 
 
 class ActionPart(_Part):
-    """One answer that a slot can give: what the renderer gets, and what a policy knows of it."""
+    """One answer that a slot can give: what the renderer gets, and what a policy knows of it.
+
+    ``slates`` are ranked lists that are filled where the action is chosen.
+    """
 
     value: JsonValue
     features: dict[Name, FeatureValue] = {}
+    slates: list[Id] = []
 
 
 class RulePart(_Part):
@@ -222,6 +236,149 @@ class ExperimentPart(_Part):
     owner: Text | None = None
 
 
+class ItemAttributePart(_Part):
+    """A fact about items; ``role`` says what it means to the recommender."""
+
+    type: Literal["string", "integer", "number", "boolean", "timestamp", "list"]
+    role: str | None = None
+
+
+class ItemsPart(_Part):
+    """What is known of items, and which metrics are of things that units do with them."""
+
+    attributes: dict[Name, Annotated[ItemAttributePart, BeforeValidator(_type_name_widened)]] = {}
+    vector_size: Annotated[int, Field(ge=0, le=4096)] = 0
+    interactions: dict[Id, Id] = {}
+
+
+class ItemRulePart(_Part):
+    """A rule over items in the rule language; boost and bury move items by an ``amount``."""
+
+    id: Id
+    kind: Literal["require", "suppress", "boost", "bury"]
+    when: Annotated[str, Field(min_length=1)]
+    reason: Text
+    amount: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    owner: Text | None = None
+
+
+class KeepOutPart(_Part):
+    """What a slate keeps out without a rule's text."""
+
+    out_of_stock: bool = False
+    stale: dict[Name, PositiveDuration] = {}
+    other_regions: Name | None = None
+    owned: bool = False
+    recent: dict[Id, PositiveDuration] = {}
+    incompatible: bool = False
+    over_cap: dict[Name, Name] = {}
+    unless: dict[Name, Annotated[list[str], Field(min_length=1)]] = {}
+
+
+class GradePart(_Part):
+    """An amount that is the item's own: so much for a number, or for being new."""
+
+    id: Id
+    column: Name
+    amount: Finite
+    per: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    half_life: PositiveDuration | None = None
+    reason: Text
+
+
+class LimitPart(_Part):
+    """At most so many items of a slate with the same value."""
+
+    at_most: Annotated[int, Field(ge=1)]
+    unknown: Literal["together", "apart"] = "together"
+
+
+class SlatePinPart(_Part):
+    """A position that is taken: by an item, or by the best of those that a column is true of."""
+
+    position: Annotated[int, Field(ge=1)]
+    item: str | None = None
+    column: Name | None = None
+    sponsored: bool = False
+
+
+class DiversityPart(_Part):
+    """Less for what resembles the items before it."""
+
+    kind: Literal["mmr", "dpp"] = "mmr"
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.3
+    column: Name | None = None
+
+
+class CalibrationPart(_Part):
+    """A mix of an attribute's values like that of what the unit did."""
+
+    column: Name
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    ignore: list[Id] = ["return"]
+
+
+class ExplorationPart(_Part):
+    """How positions are drawn from what the rules still allow."""
+
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    epsilon: Probability = 0.0
+
+
+class FromContextPart(_Part):
+    """Attributes of the surface that name items: looked at, had, or not to be shown.
+
+    ``personal`` is one that says whether the unit agreed to be known by what it did.
+    """
+
+    seeds: Name | None = None
+    owned: Name | None = None
+    exclude: Name | None = None
+    personal: Name | None = None
+
+
+class SlatePart(_Part):
+    """A ranked list: what may fill it, by which rules, and how its items are put in order."""
+
+    owner: Text
+    kind: Literal[
+        "for_you",
+        "because_you",
+        "similar",
+        "alternatives",
+        "accessories",
+        "bundles",
+        "replenishment",
+        "editorial",
+    ] = "for_you"
+    k: Annotated[int, Field(ge=1, le=LARGEST_K)] = 10
+    candidates: Annotated[int, Field(ge=1, le=MOST_CANDIDATES)] = 1000
+    objective: Text = "relevance"
+    recommender: Id = EMBEDDED
+    deliver: Literal["inline", "reference"] = "inline"
+    from_context: FromContextPart = FromContextPart()
+    keep_out: KeepOutPart = KeepOutPart()
+    rules: list[ItemRulePart] = []
+    grades: list[GradePart] = []
+    limits: dict[Name, Annotated[LimitPart, BeforeValidator(_number_widened)]] = {}
+    pins: list[SlatePinPart] = []
+    diversity: DiversityPart | None = None
+    calibration: CalibrationPart | None = None
+    exploration: ExplorationPart = ExplorationPart()
+    items: list[str] | None = None
+    salt: Id | None = None
+
+
+class RecommenderPart(_Part):
+    """Where candidates come from: a model trained here, or a service that is asked over HTTP."""
+
+    kind: Literal["embedded", "http"]
+    url: Annotated[str, Field(pattern=r"^https?://[^\s]+$")] | None = None
+    deadline: PositiveDuration | None = None
+    fallback: Id | None = None
+    key_from: Name | None = None
+
+
 class WorkspacePart(_Part):
     """All that a workspace's files say, merged."""
 
@@ -229,4 +386,7 @@ class WorkspacePart(_Part):
     policies: dict[Id, PolicyPart] = {}
     holdouts: dict[Id, HoldoutPart] = {}
     layers: dict[Id, dict[Id, ExperimentPart]] = {}
+    items: ItemsPart | None = None
+    slates: dict[Id, SlatePart] = {}
+    recommenders: dict[Id, RecommenderPart] = {}
     time_zone: Annotated[str, AfterValidator(_known_zone)] = "UTC"

@@ -19,7 +19,10 @@ from ruamel.yaml.scalarbool import ScalarBoolean
 
 from engine.errors import Fault
 
-SECTIONS = ("surfaces", "policies", "holdouts", "layers", "time_zone")
+SECTIONS = (
+    *("surfaces", "policies", "holdouts", "layers", "time_zone"),
+    *("items", "slates", "recommenders"),
+)
 LARGEST_FILE_BYTES = 4_000_000
 Path_ = tuple[str | int, ...]
 
