@@ -421,40 +421,44 @@ class _Mix:
     """Weight times how much closer an item brings the slate's mix to the user's.
 
     The divergence of the mix p from the slate's mix q is Σ p log(p / ((1 − α) q + α p)), where
-    α = .01 smooths. An item shares its weight of 1 between its values. Of items that have the same
-    values one is worked out.
+    α = .01 smooths. An item shares its weight of 1 between its values, so it changes the terms of
+    those alone, and by the same amount as every item that has a value among as many.
     """
 
     def __init__(self, weight: float, groups: Groups, mix: Mapping[str, float]) -> None:
         self._weight = weight
+        self._groups = groups
         number = {label: i for i, label in enumerate(mix)}
-        shares = np.zeros((len(groups.lengths), len(mix)))
-        column = np.array([number.get(label, -1) for label in groups.labels] + [-1])[groups.codes]
-        known = column >= 0
-        shares[groups.owner[known], column[known]] = 1.0 / groups.lengths[groups.owner[known]]
-        key = np.packbits(shares > 0, axis=1)
-        key = np.column_stack([key, groups.lengths.astype("<i4").view(np.uint8).reshape(-1, 4)])
-        flat = np.ascontiguousarray(key).view(f"S{key.shape[1]}").ravel()
-        _, first, self._like = np.unique(flat, return_index=True, return_inverse=True)
-        self._shares = shares[first]
+        self._column = np.array([*(number.get(label, -1) for label in groups.labels), -1])
+        counts, which = np.unique(groups.lengths, return_inverse=True)
+        self._share = 1.0 / np.maximum(counts, 1)
+        column = self._column[groups.codes]
+        self._owner = groups.owner[column >= 0]
+        self._term = column[column >= 0] * len(counts) + which[self._owner]
         self._p = np.array(list(mix.values()))
-        self._entropy = float(self._p @ np.log(self._p))
+        self._entropy = float(np.einsum("c,c->", self._p, np.log(self._p)))
         self._sum = np.zeros(len(mix))
         self._n = 0
-
-    def _divergence(self, q: FloatArray) -> FloatArray:
-        smooth = (1.0 - _SMOOTHING) * q + _SMOOTHING * self._p
-        return np.asarray(self._entropy - np.einsum("uc,c->u", np.log(smooth), self._p))
+        self._divergence = 0.0
+        self._after = np.zeros(0)
 
     def gained(self) -> FloatArray:
+        each = (1.0 - _SMOOTHING) / (self._n + 1)
+        smooth = _SMOOTHING * self._p + each * self._sum
+        logs = np.log(smooth)
+        terms = self._p[:, None] * (np.log(smooth[:, None] + each * self._share) - logs[:, None])
+        closer = np.bincount(self._owner, terms.ravel()[self._term], len(self._groups.lengths))
+        self._after = self._entropy - float(np.einsum("c,c->", self._p, logs)) - closer
         # Of no items there is no mix, so that all gains sum to −weight · the slate's divergence.
-        before = self._divergence(self._sum[None] / self._n)[0] if self._n else 0.0
-        after = self._divergence((self._sum + self._shares) / (self._n + 1))
-        return np.asarray((self._weight * (before - after))[self._like])
+        return np.asarray(self._weight * (self._divergence - self._after))
 
     def place(self, item: int) -> None:
-        self._sum = self._sum + self._shares[self._like[item]]
+        codes = self._groups.of(item)
+        for code in codes:
+            if self._column[code] >= 0:
+                self._sum[self._column[code]] += 1.0 / len(codes)
         self._n += 1
+        self._divergence = float(self._after[item])
 
 
 def _calibration(calibration: Calibration | None, pool: Pool) -> _Nothing | _Mix:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +13,11 @@ from recsys.call import Call, SlateKind
 from recsys.candidates import Candidates, CandidateSource
 from recsys.catalogue import Catalogue, Column, Mask, Rows
 from recsys.errors import RecsysError
-from recsys.groups import flattened, group
+from recsys.groups import Groups, flattened, group
 from recsys.packing import prices, surely_filled
 from recsys.plan import RELATED, SlatePlan
 from recsys.rules import Verdicts, column_of, passes
+from recsys.timing import Watch
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -37,19 +38,24 @@ class Gathered:
         (n,), whether all of them let an item through.
     withheld
         See `recsys.slate.SlateTrace`.
+    groups
+        Of those that are allowed, by the columns that limits name.
     """
 
     candidates: Candidates
     verdicts: tuple[Verdicts, ...]
     allowed: Mask
     withheld: Mapping[str, int] = field(default_factory=dict)
+    groups: Mapping[str, Groups] = field(default_factory=dict)
 
     def rows(self) -> Rows:
         """Of the allowed ones."""
         return self.candidates.rows[self.allowed]
 
 
-def gather(call: Call, plan: SlatePlan, catalogue: Catalogue, source: CandidateSource) -> Gathered:
+def gather(
+    call: Call, plan: SlatePlan, catalogue: Catalogue, source: CandidateSource, watch: Watch
+) -> Gathered:
     """Candidates of which k are allowed whatever is placed first, or all that are allowed.
 
     Most calls ask the source once and judge what it gives. Where too little of that is allowed,
@@ -61,19 +67,20 @@ def gather(call: Call, plan: SlatePlan, catalogue: Catalogue, source: CandidateS
     RecsysError
         If a rule or the source gives something else than it promises.
     """
-    gathering = _Gathering(call, plan, catalogue, source)
+    gathering = _Gathering(call, plan, catalogue, source, watch)
     if plan.kind in RELATED and not (catalogue.rows(call.seeds) >= 0).any():
         return gathering.found
+    pinned = catalogue.rows(pin.item_id for pin in plan.pins if pin.item_id)
+    beside = [_of_rows(np.unique(pinned[pinned >= 0]), "pinned")] if len(pinned) else []
     if catalogue.size <= plan.candidates:
         # Every item of a small catalogue is judged, so that every removal has its name.
-        gathering.ask(gathering.mask)
-        gathering.add(_of_rows(np.flatnonzero(~gathering.mask), "catalogue"))
+        beside.append(_of_rows(np.flatnonzero(~gathering.mask), "catalogue"))
+        gathering.ask(gathering.mask, *beside)
     else:
-        gathering.ask(None)
-        if gathering.found.allowed.sum() < max(call.k, min(plan.candidates // 2, CHOICE * call.k)):
+        gathering.ask(None, *beside)
+        some = max(call.k, min(plan.candidates // 2, CHOICE * call.k))
+        if np.count_nonzero(gathering.found.allowed) < some:
             gathering.ask(gathering.mask)
-    pinned = catalogue.rows(pin.item_id for pin in plan.pins if pin.item_id)
-    gathering.add(_of_rows(np.unique(pinned[pinned >= 0]), "pinned"))
     while (room := gathering.room()) is not None and gathering.ask(room):
         pass
     for column in dict.fromkeys(pin.column for pin in plan.pins if pin.column):
@@ -85,12 +92,18 @@ class _Gathering:
     """What was found so far."""
 
     def __init__(
-        self, call: Call, plan: SlatePlan, catalogue: Catalogue, source: CandidateSource
+        self,
+        call: Call,
+        plan: SlatePlan,
+        catalogue: Catalogue,
+        source: CandidateSource,
+        watch: Watch,
     ) -> None:
+        self._watch = watch
         self._call, self._plan, self._catalogue = call, plan, catalogue
         self._source = source if plan.items is None else _Editors(plan.items)
         self._hard = plan.hard
-        nothing = _of_rows(np.zeros(0, np.intp), "")
+        nothing = _of_rows(np.zeros(0, np.intp), "none")
         none = np.zeros(0, np.bool_)
         self.found = Gathered(nothing, tuple(none.astype(np.int8) for _ in self._hard), none)
         self._present = np.zeros(catalogue.size, np.bool_)
@@ -109,41 +122,46 @@ class _Gathering:
         self.found = replace(self.found, withheld=counts)
         return np.asarray(np.logical_and.reduce(let))
 
-    def ask(self, allowed: Mask | None) -> bool:
-        """Ask the source for what is not here yet; whether anything came."""
+    def ask(self, allowed: Mask | None, *beside: Candidates) -> bool:
+        """Ask the source for what is not here yet, add what stands beside; whether any is new."""
+        plan = self._plan
+        told = list(beside)
         if allowed is not None:
             allowed = allowed & ~self._present
-            if not allowed.any():
-                return False
-        plan = self._plan
-        told = self._source.candidates(
-            self._call, self._catalogue, plan.kind, allowed, plan.candidates
-        )
-        if len(told.rows) and told.rows.max() >= self._catalogue.size:
-            raise RecsysError(
-                f"slates.{plan.id}: the source proposes row {told.rows.max()} of a catalogue of "
-                f"{self._catalogue.size} items. It was made for another."
+        if allowed is None or allowed.any():
+            self._watch.stage("candidates")
+            proposed = self._source.candidates(
+                self._call, self._catalogue, plan.kind, allowed, plan.candidates
             )
-        return self.add(told)
+            self._watch.stage("rules")
+            if len(proposed.rows) and proposed.rows.max() >= self._catalogue.size:
+                raise RecsysError(
+                    f"slates.{plan.id}: the source proposes row {proposed.rows.max()} of a "
+                    f"catalogue of {self._catalogue.size} items. It was made for another."
+                )
+            told.insert(0, proposed)
+        fresh = [self._fresh(each) for each in told]
+        new = [each for each in fresh if len(each.rows)]
+        if new:
+            self._add(reduce(_after, new))
+        return bool(new)
 
-    def add(self, told: Candidates) -> bool:
-        """Take what is not here yet and judge it; whether anything was."""
-        new = taken(told, np.flatnonzero(~self._present[told.rows]))
-        if len(new.rows) == 0:
-            return False
-        self._present[new.rows] = True
+    def _fresh(self, told: Candidates) -> Candidates:
+        """What is not here yet, which is then."""
+        new = ~self._present[told.rows]
+        self._present[told.rows] = True
+        return told if new.all() else taken(told, np.flatnonzero(new))
+
+    def _add(self, new: Candidates) -> None:
         verdicts = self._judge(new.rows)
         let = [passes(rule, found) for rule, found in zip(self._hard, verdicts, strict=True)]
         found = self.found
-        self.found = replace(
-            found,
-            candidates=_after(found.candidates, new),
-            verdicts=tuple(
-                np.concatenate(pair) for pair in zip(found.verdicts, verdicts, strict=True)
-            ),
-            allowed=np.concatenate([found.allowed, np.logical_and.reduce(let)]),
+        self.found = Gathered(
+            _after(found.candidates, new) if len(found.allowed) else new,
+            tuple(np.concatenate(pair) for pair in zip(found.verdicts, verdicts, strict=True)),
+            np.concatenate([found.allowed, np.logical_and.reduce(let)]),
+            found.withheld,
         )
-        return True
 
     def room(self) -> Mask | None:
         """(size,), what would let the slate be longer; None if it cannot be short.
@@ -156,6 +174,7 @@ class _Gathering:
             limit.column: group(column_of(self._catalogue, limit.column), rows, limit.column)
             for limit in limits
         }
+        self.found = replace(self.found, groups=groups)
         if surely_filled(limits, groups, len(rows), k):
             return None
         worth = prices(limits, groups, k)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -31,14 +31,17 @@ from recsys.replay import placements
 from recsys.rules import TRUE, UNKNOWN, column_of, passes
 from recsys.scoring import Relevance, Scorer
 from recsys.slate import PinnedAt, Removal, Slate, SlateTrace, pack_bits
+from recsys.timing import Timer, Watch
 
 FloatArray = npt.NDArray[np.float64]
-Timer = Callable[[], float]
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """A slate, how it came about, and the seconds each stage took where a timer was given."""
+    """A slate, how it came about, and the seconds of each stage where a timer was given.
+
+    Stages are ``candidates``, ``rules``, ``scoring``, ``composition`` and ``trace``.
+    """
 
     slate: Slate
     trace: SlateTrace
@@ -77,17 +80,17 @@ def recommend(
         what an attribute cannot have, or a rule, source or scorer gives something else than it
         promises.
     """
-    watch = _Watch(timer)
+    watch = Watch(timer)
     if call.slate != plan.id:
         raise RecsysError(f"call.slate is {call.slate!r}, but the plan is of {plan.id!r}.")
     plan.check(catalogue)
-    watch.stage("candidates")
-    gathered = gather(call, plan, catalogue, source)
+    watch.stage("rules")
+    gathered = gather(call, plan, catalogue, source, watch)
     watch.stage("scoring")
     scored = taken(gathered.candidates, np.flatnonzero(gathered.allowed))
     scores = (scorer or Relevance()).scores(call, catalogue, scored)
     watch.stage("composition")
-    pool = _pool(call, plan, catalogue, scored, scores)
+    pool = _pool(call, plan, catalogue, gathered, scored, scores)
     likeness = _likeness(plan.composing, catalogue, scored, pool)
     exploration = plan.composing.exploration
     choose = Drawn(exploration, call.uniforms) if call.uniforms else best
@@ -111,13 +114,15 @@ def _pool(
     call: Call,
     plan: SlatePlan,
     catalogue: Catalogue,
+    gathered: Gathered,
     scored: Candidates,
     scores: FloatArray,
 ) -> Pool:
     composing = plan.composing
-    groups = {
-        name: group(column_of(catalogue, name), scored.rows, name) for name in composing.grouped
-    }
+    groups = dict(gathered.groups)
+    for name in composing.grouped:
+        if name not in groups:
+            groups[name] = group(column_of(catalogue, name), scored.rows, name)
     pool = Pool(
         scores=_single(scores, len(scored.rows), f"slates.{plan.id}: the scorer"),
         amounts=_amounts(call, plan, catalogue, scored),
@@ -207,7 +212,7 @@ def _trace(
     versions: Mapping[str, str],
 ) -> SlateTrace:
     """All but what composition gave."""
-    candidates = gathered.candidates
+    candidates, ids = gathered.candidates, catalogue.ids
     seeds, because = np.unique(candidates.because, return_inverse=True)
     removed = []
     for rule, verdicts in zip(plan.hard, gathered.verdicts, strict=True):
@@ -228,10 +233,10 @@ def _trace(
         versions=dict(versions),
         composing=plan.composing,
         uniforms=call.uniforms,
-        items=tuple(catalogue.ids[row] for row in candidates.rows.tolist()),
+        items=tuple([ids[row] for row in candidates.rows.tolist()]),
         sources=candidates.sources,
         source=candidates.source.tobytes(),
-        seeds=tuple(catalogue.ids[row] for row in seeds.tolist() if row >= 0),
+        seeds=tuple(ids[row] for row in seeds.tolist() if row >= 0),
         because=(because - offset).astype("<i2").tobytes(),
         absent=tuple(np.array(named, object)[absent].tolist()),
         removed=tuple(removed),
@@ -267,22 +272,3 @@ def _shortfall(
     counts = sorted(gathered.withheld.items(), key=lambda each: (-each[1], each[0]))
     kept = ", ".join(f"{rule} {n}" for rule, n in counts if n)
     return short + f"of {catalogue.size} in the catalogue rules keep out: {kept or 'none'}"
-
-
-class _Watch:
-    """The seconds between stages, of a timer that the edge gives."""
-
-    def __init__(self, timer: Timer | None) -> None:
-        self._timer = timer
-        self._stage = ""
-        self._since = 0.0
-        self.seconds: dict[str, float] = {}
-
-    def stage(self, name: str) -> None:
-        """Begin a stage; the one before has ended."""
-        if self._timer is None:
-            return
-        now = self._timer()
-        if self._stage:
-            self.seconds[self._stage] = now - self._since
-        self._stage, self._since = name, now
