@@ -333,7 +333,7 @@ def _joined(old: Column, fresh: Column) -> Column:
 
 @dataclass(frozen=True, eq=False)
 class ItemIndex:
-    """The rows of item ids, which are distinct and in ascending order."""
+    """Distinct item ids, one a row."""
 
     ids: tuple[str, ...] = ()
 
@@ -357,7 +357,7 @@ class Catalogue:
     Parameters
     ----------
     index
-        Of the ids; catalogues that differ in attributes alone share it.
+        Of the ids, in ascending order; catalogues that differ in attributes alone share it.
     columns
         One of each declared attribute.
     vectors
