@@ -26,6 +26,8 @@ _SCOPES = {
     "/v1/decide": Scope.DECIDE,
     "/v1/exposures": Scope.OUTCOMES,
     "/v1/outcomes": Scope.OUTCOMES,
+    "/v1/recommend": Scope.DECIDE,
+    "/v1/items": Scope.ITEMS,
     "/v1/lift": Scope.REPORTS,
     "/v1/ope": Scope.REPORTS,
     "/v1/forget": Scope.ADMIN,
@@ -33,7 +35,7 @@ _SCOPES = {
     "/v1/rollback": Scope.ADMIN,
     "/v1/snapshots": Scope.REPORTS,
 }
-_DECISIONS = "/v1/decisions/"
+_BELOW = {"/v1/decisions/": Scope.REPORTS, "/v1/items/": Scope.ITEMS}
 
 
 def is_open(path: str) -> bool:
@@ -43,7 +45,8 @@ def is_open(path: str) -> bool:
 
 def scope_of(path: str) -> Scope | None:
     """The scope that a path needs; None where any key will do."""
-    return Scope.REPORTS if path.startswith(_DECISIONS) else _SCOPES.get(path)
+    below = (scope for prefix, scope in _BELOW.items() if path.startswith(prefix))
+    return _SCOPES.get(path) or next(below, None)
 
 
 class TokenBuckets:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -20,9 +21,13 @@ from starlette.types import Receive, Scope, Send
 from api.access import SECURITY_HEADERS, Access, is_open, scope_of
 from api.decide import DECIDE
 from api.gate import Gate
+from api.items import ITEMS
+from api.items import router as items_router
 from api.outcomes import EXPOSURES, OUTCOMES
 from api.problems import MEDIA_TYPE, FieldError, failed, problem, shown
 from api.raw import RawRoute
+from api.recommend import RECOMMEND
+from api.recommenders import HttpRecommenders
 from api.reports import Reports
 from api.routes import problems, router
 from api.telemetry import Telemetry
@@ -34,7 +39,9 @@ from engine.store import KeyStore, Store
 from engine.version import __version__
 from engine.workspace import load_workspace
 
-_RAW: Mapping[str, RawRoute[Any]] = {route.path: route for route in (DECIDE, EXPOSURES, OUTCOMES)}
+_RAW: Mapping[str, RawRoute[Any]] = {
+    route.path: route for route in (DECIDE, RECOMMEND, EXPOSURES, OUTCOMES, ITEMS)
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +89,7 @@ def create_app(settings: Settings, journal: Journal) -> FastAPI:
             folder=settings.workspace,
             new_id=RandomIds(),
             observe_commit=telemetry.committed,
+            external=HttpRecommenders(os.environ),
         )
         app.state.engine = engine
         reloading = _reload_on_signal(engine)
@@ -112,6 +120,7 @@ def create_app(settings: Settings, journal: Journal) -> FastAPI:
     app.state.telemetry = telemetry
     app.state.reports = Reports(settings.database)
     app.include_router(router)
+    app.include_router(items_router)
     _answer_errors(app, journal)
     app.gate = Gate(app.routed, _RAW, lambda: app.state.engine, telemetry, journal, access)
     app.openapi = lambda: _openapi(app, with_keys=settings.auth)  # type: ignore[method-assign]  # FastAPI's documented way to extend its document

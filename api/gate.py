@@ -103,8 +103,9 @@ class Gate:
     async def _answer(
         self, route: RawRoute[Any], scope: Scope, receive: Receive, send: Send
     ) -> None:
-        if scope["method"] != "POST":
-            refused = problem(405, "Method Not Allowed", headers={"Allow": "POST"})
+        if scope["method"] not in route.methods:
+            allowed = ", ".join(route.methods)
+            refused = problem(405, "Method Not Allowed", headers={"Allow": allowed})
             await refused(scope, receive, send)
             return
         messages = await whole_body(receive)

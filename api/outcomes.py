@@ -33,7 +33,8 @@ class ExposureBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class OutcomeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What happened, as a number of a metric, for a decision or for a user.
 
-    ``corrects`` names an earlier outcome whose value this one replaces.
+    ``corrects`` names an earlier outcome whose value this one replaces, ``item_id`` the item that
+    it is about.
     """
 
     outcome_id: Annotated[str, ID]
@@ -43,6 +44,7 @@ class OutcomeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     user_id: Annotated[str, ID] | None = None
     occurred_at: _Moment = None
     corrects: Annotated[str, ID] | None = None
+    item_id: Annotated[str, ID] | None = None
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -78,6 +80,7 @@ async def record_outcomes(call: Call[OutcomeBody | list[OutcomeBody]]) -> Receip
                 f"[{i}].occurred_at" if listed else "occurred_at", body.occurred_at
             ),
             corrects=body.corrects,
+            item_id=body.item_id,
         )
         for i, body in enumerate(bodies)
     ]

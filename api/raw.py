@@ -44,11 +44,11 @@ class Call(Generic[Body]):
 
 @dataclass(frozen=True, slots=True)
 class RawRoute(Generic[Body]):
-    """A path to which bodies are posted, and how the OpenAPI document describes it.
+    """A path to which bodies are sent, and how the OpenAPI document describes it.
 
     ``takes`` is the type of a body, ``model`` the one struct within it, ``gives`` the type of an
     answer. ``asks`` is what the schema of ``model`` says beside its fields; ``errors`` describes
-    the statuses of the engine's refusals.
+    the statuses of the engine's refusals. All of ``methods`` do the same.
     """
 
     path: str
@@ -61,6 +61,7 @@ class RawRoute(Generic[Body]):
     errors: dict[int, str]
     asks: Mapping[str, Any] = field(default_factory=dict)
     links: Mapping[str, Any] = field(default_factory=dict)
+    methods: tuple[str, ...] = ("POST",)
     decoder: msgspec.json.Decoder[Body] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -100,7 +101,6 @@ class RawRoute(Generic[Body]):
         if self.links:
             answered["links"] = self.links
         operation = {
-            "operationId": self.handle.__name__,
             "tags": [self.tag],
             "summary": self.summary,
             "description": cleandoc(self.handle.__doc__ or ""),
@@ -116,7 +116,13 @@ class RawRoute(Generic[Body]):
                 },
             },
         }
-        return {"post": operation}, schemas
+        name = self.handle.__name__
+        operations = {
+            method.lower(): {"operationId": name if not at else f"{name}_{method.lower()}"}
+            | operation
+            for at, method in enumerate(self.methods)
+        }
+        return operations, schemas
 
 
 _ERRORS = {

@@ -81,7 +81,8 @@ class HealthBody(BaseModel):
     learning_fault: str | None
 
 
-def _engine(request: Request) -> Engine:
+def engine_of(request: Request) -> Engine:
+    """The engine that answers."""
     engine: Engine = request.app.state.engine
     return engine
 
@@ -103,7 +104,7 @@ DecisionId = Annotated[str, Path(min_length=1, max_length=LONGEST_ID)]
 async def explain(request: Request, decision_id: DecisionId) -> dict[str, Any]:
     """The whole record: what it was made of, each rule's verdict by clause, the probabilities,
     and the exposures and outcomes since."""
-    return await _engine(request).explain(decision_id)
+    return await engine_of(request).explain(decision_id)
 
 
 @router.post(
@@ -114,7 +115,7 @@ async def explain(request: Request, decision_id: DecisionId) -> dict[str, Any]:
 )
 async def replay(request: Request, decision_id: DecisionId) -> ReplayBody:
     """From the recorded inputs, revision and snapshots; imported decisions are refused (409)."""
-    found = await _engine(request).replay(decision_id)
+    found = await engine_of(request).replay(decision_id)
     return ReplayBody(
         decision_id=found.decision_id,
         identical=found.identical,
@@ -160,7 +161,7 @@ class ForgottenBody(BaseModel):
 async def forget(request: Request, body: PersonBody) -> ForgottenBody:
     """What is left counts as before and names nobody. The history of a linked identifier stays
     until that is forgotten, too. Repeat what was answered with an error."""
-    found = await _engine(request).forget(Person(body.user_id, body.anonymous_id))
+    found = await engine_of(request).forget(Person(body.user_id, body.anonymous_id))
     return ForgottenBody(
         decisions=found.decisions,
         outcomes=found.outcomes,
@@ -288,7 +289,7 @@ async def healthz() -> dict[str, str]:
 )
 async def readyz(request: Request, response: Response) -> HealthBody:
     """503 while records cannot be made durable; faults of reloading and learning are told."""
-    status = await _engine(request).probe()
+    status = await engine_of(request).probe()
     if not status.storing:
         response.status_code = 503
     return HealthBody(
@@ -309,5 +310,5 @@ async def readyz(request: Request, response: Response) -> HealthBody:
 )
 async def metrics(request: Request) -> Response:
     """In Prometheus' text format."""
-    body = request.app.state.telemetry.exposition(_engine(request).status())
+    body = request.app.state.telemetry.exposition(engine_of(request).status())
     return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")

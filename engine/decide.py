@@ -21,9 +21,11 @@ from engine.record import (
     Reason,
 )
 from engine.request import Attributes, DecideRequest, read_attributes
+from engine.shelf import Shelf
 from engine.workspace import HardRule, PolicySpec, Slot, Surface, Workspace, learner_id
 from experiments import Assignment, Pin, UsePolicy, assign, bucket
 from policies import Action, Policy, PolicyError, apply_floor, draw
+from recsys.call import Interaction
 
 _LETTERS = {True: "T", False: "F", None: "U"}
 
@@ -44,10 +46,14 @@ class Model:
 
 @dataclass(frozen=True)
 class Serving:
-    """A revision with a model for each learner and each policy that does not learn, by id."""
+    """A revision with a model for each learner and each policy that does not learn, by id.
+
+    ``shelf`` is what slates are filled from, None where the revision has none.
+    """
 
     workspace: Workspace
     models: Mapping[str, Model]
+    shelf: Shelf | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +73,13 @@ class StickyDraw:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What a decision reads beside the request: the unit's sticky draws, by :func:`sticky_key`."""
+    """What a decision reads beside the request.
+
+    The unit's sticky draws, by :func:`sticky_key`, and what it did with items, oldest first.
+    """
 
     sticky: Mapping[str, StickyDraw] = field(default_factory=lambda: MappingProxyType({}))
+    history: tuple[Interaction, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +173,12 @@ def sticky_key(policy: PolicySpec, slot: str, unit: str, now_us: int) -> str:
 def _surface(workspace: Workspace, request: DecideRequest) -> Surface:
     surface = workspace.surfaces.get(request.surface)
     if surface is None:
-        raise NotFoundError("surface", _unknown(request.surface, workspace.surfaces))
+        raise NotFoundError("surface", unknown_name(request.surface, workspace.surfaces))
     if request.trigger is None:
         if surface.require_trigger:
             raise RequestError("trigger", f"is missing; give one of {_names(surface.triggers)}")
     elif request.trigger not in surface.triggers:
-        raise RequestError("trigger", _unknown(request.trigger, surface.triggers))
+        raise RequestError("trigger", unknown_name(request.trigger, surface.triggers))
     return surface
 
 
@@ -179,11 +189,12 @@ def _slots(surface: Surface, names: tuple[str, ...] | None) -> tuple[Slot, ...]:
         raise RequestError("slots", "is empty or names a slot twice; leave it out for all")
     for index, name in enumerate(names):
         if name not in surface.slots:
-            raise RequestError(f"slots[{index}]", _unknown(name, surface.slots))
+            raise RequestError(f"slots[{index}]", unknown_name(name, surface.slots))
     return tuple(surface.slots[name] for name in names)
 
 
-def _unknown(name: str, known: Mapping[str, object] | tuple[str, ...]) -> str:
+def unknown_name(name: str, known: Mapping[str, object] | tuple[str, ...]) -> str:
+    """What is wrong with a name that is none of those known."""
     shown = name if len(name) <= 64 else name[:61] + "…"
     return f'is "{shown}", which is not declared; known: {_names(tuple(known))}'
 

@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 
 from engine.errors import NotFoundError
+from engine.explain_slates import explained
 from engine.ids import rfc3339
-from engine.record import ChoiceRecord, DecisionRecord, decode_record
+from engine.record import ChoiceRecord, DecisionRecord, decode_record, fillings_of
 from engine.revisions import Revisions
 from engine.store import Store
 from engine.store import read as ask
@@ -49,6 +50,11 @@ def explain(store: Store, revisions: Revisions, decision_id: str) -> dict[str, A
         if shown["draw"] and choice.draw and choice.draw.expires_at:
             shown["draw"]["expires_at"] = rfc3339(choice.draw.expires_at)
     del document["verdicts"]
+    document.pop("fillings", None)
+    document["slates"] = {
+        id_: explained(slate, revisions.get(record.revision).slates.get(id_), fillings_of(record))
+        for id_, slate in record.slates.items()
+    }
     document["exposures"] = [
         {
             "slot": row.slot,
@@ -123,6 +129,7 @@ def _outcomes(store: Store, surface: Surface, record: DecisionRecord) -> list[di
                 "received_at": rfc3339(outcome.received_at),
                 "by": "decision" if outcome.decision_id else "unit",
                 "corrects": outcome.corrects,
+                "item_id": outcome.item_id,
                 "late": late,
             }
         )

@@ -3,8 +3,9 @@
 A unit becomes a random pseudonym, the same in all of its rows: it is still one unit to lift and to
 clusters. What identifies it goes: identifiers, ids that callers gave, traces, sticky draws (their
 texts hold the unit, their uniforms are hashes of it), lists and times of the context that no policy
-reads, and texts that repeat an identifier. What evaluation reads stays: scalars of the context,
-eligible sets, pmfs, propensities, assignments and outcomes.
+reads, texts that repeat an identifier, what it did with items, and how slates came about. What
+evaluation reads stays: scalars of the context, eligible sets, pmfs, propensities, slates as they
+were shown, assignments and outcomes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,14 @@ from msgspec.structs import replace
 
 from engine.errors import EngineError, RequestError, StoreError
 from engine.log import ERASED, OF_OUTCOME, Entry, ErasedOutcome, ErasedRecord, ErasureEntry
-from engine.record import ChoiceRecord, DecisionRecord, IdentityRecord, decode_record, encode_record
+from engine.record import (
+    ChoiceRecord,
+    DecisionRecord,
+    IdentityRecord,
+    RecommendedRecord,
+    decode_record,
+    encode_record,
+)
 from engine.request import check_id
 from engine.revisions import Revisions
 from engine.store import Store
@@ -189,7 +197,19 @@ def _erased(
         unknown={name: why for name, why in record.unknown.items() if name in read},
         choices=tuple(_without_unit(choice) for choice in record.choices),
         traceparent=None,
+        # What was shown, where and how probably stays; what was kept out tells what the person did.
+        fillings=msgspec.UNSET,
+        recommended=_asked(record.recommended),
     )
+
+
+def _asked(
+    recommended: RecommendedRecord | msgspec.UnsetType,
+) -> RecommendedRecord | msgspec.UnsetType:
+    """What was asked for, without the items that the person had to do with."""
+    if isinstance(recommended, msgspec.UnsetType):
+        return recommended
+    return replace(recommended, seeds=(), exclude=(), filters={})
 
 
 def _without_unit(choice: ChoiceRecord) -> ChoiceRecord:

@@ -12,6 +12,9 @@ from typing import Any
 
 import msgspec
 
+from engine.errors import RequestError
+from engine.ids import rfc3339
+from engine.request import LONGEST_ID, LONGEST_LIST, LONGEST_TEXT, check_id, parse_time
 from recsys.catalogue import Item, ItemSchema
 from recsys.errors import RecsysError
 
@@ -34,6 +37,67 @@ class ItemChange:
     vector: tuple[float, ...] | None = None
     blocked: bool | None = None
     removed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRequest:
+    """News of an item as a service sends them; ``at`` in microseconds, None for now."""
+
+    item_id: str
+    attributes: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+    vector: tuple[float, ...] | None = None
+    blocked: bool | None = None
+    removed: bool = False
+    at: int | None = None
+
+
+def checked(schema: ItemSchema, request: ItemRequest, prefix: str, at: int) -> ItemChange:
+    """News of an item, as they may be stored.
+
+    ``prefix`` stands before the names of fields in messages.
+
+    Raises
+    ------
+    RequestError
+        If the id is none, an attribute is not declared or its value not of its type, or the
+        embedding is of another size than the workspace says.
+    """
+    check_id(f"{prefix}item_id", request.item_id)
+    if request.removed and (request.attributes or request.vector is not None):
+        raise RequestError(f"{prefix}removed", "stands beside news of the item; send one of them")
+    values: dict[str, Any] = {}
+    for name, given in request.attributes.items():
+        field_ = f"{prefix}attributes.{name[:LONGEST_ID]}"
+        if name not in schema.attributes:
+            known = ", ".join(f'"{known}"' for known in schema.attributes) or "none"
+            raise RequestError(field_, f"is no attribute of items; known: {known}")
+        if schema.attributes[name] == "time" and given is not None:
+            values[name] = parse_time(field_, given)
+            continue
+        _check_size(field_, given)
+        try:
+            value = schema.value(name, given)
+        except RecsysError as error:
+            raise RequestError(field_, f"cannot be: {error}") from error
+        values[name] = list(value) if isinstance(value, tuple) else value
+    if request.vector is not None and len(request.vector) != schema.vector_size:
+        raise RequestError(
+            f"{prefix}vector",
+            f"has {len(request.vector)} numbers; the workspace says `items.vector_size` "
+            f"{schema.vector_size}",
+        )
+    return ItemChange(request.item_id, at, values, request.vector, request.blocked, request.removed)
+
+
+def _check_size(field_: str, given: object) -> None:
+    texts = given if isinstance(given, list) else [given]
+    if len(texts) > LONGEST_LIST:
+        raise RequestError(field_, f"has {len(texts):,} entries; give at most {LONGEST_LIST:,}")
+    for text in texts:
+        if isinstance(text, str) and len(text) > LONGEST_TEXT:
+            raise RequestError(
+                field_, f"has {len(text):,} characters; give at most {LONGEST_TEXT:,}"
+            )
 
 
 class StoredItem(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -88,3 +152,22 @@ class StoredItem(msgspec.Struct, frozen=True, omit_defaults=True):
         for at, attributes in times.items():
             vector = self.vector if fits and at == self.vector_at else None
             yield Item(item_id, attributes, vector, at)
+
+
+def item_document(item_id: str, item: StoredItem, schema: ItemSchema) -> dict[str, Any]:
+    """What is known of an item as JSON data: each value with the time that it was told for."""
+
+    def shown(name: str, value: Any) -> Any:
+        is_time = schema.attributes.get(name) == "time" and isinstance(value, int)
+        return rfc3339(value) if is_time else value
+
+    return {
+        "item_id": item_id,
+        "attributes": {
+            name: {"value": shown(name, value), "at": rfc3339(at)}
+            for name, (value, at) in sorted(item.attributes.items())
+        },
+        "vector": item.vector,
+        "blocked": item.blocked,
+        "at": rfc3339(item.at),
+    }

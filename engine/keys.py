@@ -22,6 +22,7 @@ class Scope(StrEnum):
 
     DECIDE = "decide"
     OUTCOMES = "outcomes"
+    ITEMS = "items"
     REPORTS = "reports"
     ADMIN = "admin"
 

@@ -15,6 +15,7 @@ import msgspec
 
 from engine.version import __version__
 from recsys import Slate
+from recsys.slate import SlateTrace
 
 RECORD_VERSION = 1
 
@@ -113,12 +114,40 @@ class ChoiceRecord(msgspec.Struct, frozen=True):
         return self.fallback is None
 
 
+class SlateRecord(msgspec.Struct, frozen=True):
+    """How a slate was filled: by which recommender, from what, and all that made its order.
+
+    ``fallback`` says why not by the one that the slate names. ``history`` counts what the call told
+    of the unit's interactions. ``stale`` names attributes of items that were told too long ago.
+    ``timings`` are the seconds that each stage took; what is measured is no part of a replay.
+    """
+
+    recommender: str
+    fallback: str | None
+    history: int
+    stale: tuple[str, ...]
+    trace: SlateTrace
+    timings: dict[str, float]
+
+
+class RecommendedRecord(msgspec.Struct, frozen=True):
+    """What a call for one slate, without a decision, asked for."""
+
+    slate: str
+    k: int | None
+    seeds: tuple[str, ...]
+    exclude: tuple[str, ...]
+    filters: dict[str, Any]
+    decision_id: str | None
+
+
 class DecisionRecord(msgspec.Struct, frozen=True):
     """One decision, whole. Times are integer microseconds since 1970-01-01 UTC.
 
     ``ages_us`` names the attributes that were observed before the decision, ``unknown`` those that
     could not be used and why. ``verdicts`` are those of the surface's own rules, which hold for
-    every slot.
+    every slot. ``fillings`` say how each of the ``slates`` was filled, ``recommended`` what was
+    asked where a slate alone was; records without slates have neither.
     """
 
     record_version: int
@@ -144,11 +173,18 @@ class DecisionRecord(msgspec.Struct, frozen=True):
     contacts: tuple[ContactRecord, ...] = ()
     fallback: str | None = None
     traceparent: str | None = None
+    fillings: dict[str, SlateRecord] | msgspec.UnsetType = msgspec.UNSET
+    recommended: RecommendedRecord | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def unit(self) -> str:
         """What was randomised."""
         return self.identity.unit
+
+
+def fillings_of(record: DecisionRecord) -> dict[str, SlateRecord]:
+    """How each slate of a record was filled."""
+    return {} if isinstance(record.fillings, msgspec.UnsetType) else record.fillings
 
 
 CODE_VERSION = f"evenhand {__version__}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,8 +14,15 @@ from engine.errors import ConflictError, EngineError, NotFoundError
 from engine.ids import rfc3339
 from engine.log import ERASED
 from engine.models import fresh, restore, static_models
-from engine.record import ChoiceRecord, DecisionRecord, decode_record, encode_record
-from engine.request import DecideRequest
+from engine.recommending import recommended, recomposed
+from engine.record import (
+    ChoiceRecord,
+    DecisionRecord,
+    RecommendedRecord,
+    decode_record,
+    encode_record,
+)
+from engine.request import DecideRequest, RecommendRequest
 from engine.revisions import Revisions
 from engine.store import Store
 from engine.store import read as ask
@@ -70,15 +77,25 @@ def replay(store: Store, revisions: Revisions, decision_id: str) -> Replay:
             "decision_id",
             f'"{decision_id}" is of a person who was forgotten; what it was made of is erased',
         )
-    again = decide(
-        _serving(store, revisions, record),
-        _request(record),
-        Inputs(_sticky(store, record)),
-        decision_id=record.decision_id,
-        now_us=record.decided_at,
-        origin=record.origin,
-    )
-    replayed = encode_record(again)
+    serving = _serving(store, revisions, record)
+    if isinstance(record.recommended, RecommendedRecord):
+        again = recommended(
+            serving,
+            _call(record, record.recommended),
+            decision_id=record.decision_id,
+            now_us=record.decided_at,
+            origin=record.origin,
+        )
+    else:
+        again = decide(
+            serving,
+            _request(record),
+            Inputs(_sticky(store, record)),
+            decision_id=record.decision_id,
+            now_us=record.decided_at,
+            origin=record.origin,
+        )
+    replayed = encode_record(recomposed(serving.workspace, record, again))
     if replayed == stored.data:
         return Replay(decision_id, identical=True, differences=(), largest_difference=0.0)
     found = _differences("", msgspec.json.decode(stored.data), msgspec.json.decode(replayed))
@@ -123,6 +140,18 @@ def _request(record: DecisionRecord) -> DecideRequest:
         slots=tuple(choice.slot for choice in record.choices),
         request_id=record.request_id,
         traceparent=record.traceparent,
+    )
+
+
+def _call(record: DecisionRecord, asked: RecommendedRecord) -> RecommendRequest:
+    return RecommendRequest(
+        replace(_request(record), slots=None),
+        slate=asked.slate,
+        k=asked.k,
+        seeds=asked.seeds,
+        exclude=asked.exclude,
+        filters=asked.filters,
+        decision_id=asked.decision_id,
     )
 
 

@@ -12,11 +12,13 @@ from typing import Any
 from engine.errors import RequestError
 from engine.ids import rfc3339, to_microseconds
 from engine.workspace import Attribute, Surface
+from recsys.call import LARGEST_K
 
 LONGEST_ID = 256
 LONGEST_TEXT = 1_000
 LONGEST_LIST = 1_000
 MOST_ATTRIBUTES = 500
+MOST_FILTERS = 100
 LONGEST_DEADLINE_MS = 60_000
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -76,6 +78,45 @@ def check_id(field_: str, value: str) -> None:
         )
     if not value.isprintable():
         raise RequestError(field_, "holds a control character; remove it")
+
+
+@dataclass(frozen=True, slots=True)
+class RecommendRequest:
+    """A call for one slate: where and for whom as of a decision, and what to put in it.
+
+    ``slate`` None is the surface's only one, ``k`` None as many as its plan says. ``decision_id``
+    names the decision that referred to the slate.
+
+    Raises
+    ------
+    RequestError
+        If ``k`` is not between 1 and 1,000, ids of items are more than 1,000 or no ids, or filters
+        are more than 100.
+    """
+
+    of: DecideRequest
+    slate: str | None = None
+    k: int | None = None
+    seeds: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    filters: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+    decision_id: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.k is not None and not 1 <= self.k <= LARGEST_K:
+            raise RequestError("k", f"is {self.k}; give 1 to {LARGEST_K:,} items")
+        for name in ("seeds", "exclude"):
+            ids = getattr(self, name)
+            if len(ids) > LONGEST_LIST:
+                raise RequestError(name, f"has {len(ids):,} items; give at most {LONGEST_LIST:,}")
+            for index, id_ in enumerate(ids):
+                check_id(f"{name}[{index}]", id_)
+        if len(self.filters) > MOST_FILTERS:
+            raise RequestError(
+                "filters", f"has {len(self.filters):,} attributes; give at most {MOST_FILTERS}"
+            )
+        if self.decision_id is not None:
+            check_id("decision_id", self.decision_id)
 
 
 @dataclass(frozen=True, slots=True)

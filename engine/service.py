@@ -15,7 +15,7 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from engine.answer import Answer, answer, unlogged_defaults
+from engine.answer import Answer, Recommended, answer, recommendation, unlogged_defaults
 from engine.committer import Committer
 from engine.decide import Inputs, Model, Serving, decide
 from engine.errors import (
@@ -39,11 +39,13 @@ from engine.ids import (
     rfc3339,
     system_clock,
 )
+from engine.items import MOST_ITEMS, ItemRequest, checked, item_document
 from engine.learner import JudgeRequest, LearnerProcess, LearnRequest
 from engine.lineage import lineages, rollback
 from engine.log import (
     Entry,
     ExposureEntry,
+    ItemsEntry,
     Late,
     Outcome,
     OutcomesEntry,
@@ -61,14 +63,24 @@ from engine.log import (
     request_digest,
 )
 from engine.models import newer, restore, serving
-from engine.record import DecisionRecord, decode_record
+from engine.recommending import (
+    MOST_INTERACTIONS,
+    ExternalRecommender,
+    named_slate,
+    recommended,
+    told,
+)
+from engine.record import DecisionRecord, decode_record, fillings_of
 from engine.replay import Replay, replay
-from engine.request import DecideRequest, check_id
+from engine.request import DecideRequest, RecommendRequest, check_id
 from engine.revisions import Revisions, activate, check_succession, revision_entry
+from engine.slating import Filler
 from engine.standing import check_learner
+from engine.stocking import stocked
 from engine.store import Store
 from engine.store import read as ask
 from engine.workspace import Workspace, load_workspace
+from recsys.errors import RecsysError
 
 MOST_OUTCOMES = 1_000
 LONGEST_PAST_US = 400 * 86_400_000_000
@@ -105,6 +117,7 @@ class OutcomeRequest:
     user_id: str | None = None
     occurred_at: int | None = None
     corrects: str | None = None
+    item_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +145,7 @@ class Engine:
         clock: Clock = system_clock,
         new_id: IdSource = random_uuid7,
         observe_commit: Callable[[int, float], None] | None = None,
+        external: ExternalRecommender | None = None,
     ) -> None:
         """Make the workspace the one that serves; call from a running event loop.
 
@@ -157,8 +171,9 @@ class Engine:
         self._revisions = Revisions(store)
         self._loop = asyncio.get_running_loop()
         # Beginnings first: a replica that follows the revision must find them, not make its own.
-        self._serving = serving(store, workspace, self._clock(), self._warn)
+        self._serving = stocked(store, serving(store, workspace, self._clock(), self._warn), None)
         activate(store, workspace, self._clock)
+        self._filler = Filler(external)
         self._committer = Committer(store, self._clock, observe_commit, longest_s=store.longest_s)
         self._learner = LearnerProcess(store.url)
         self._changing = asyncio.Lock()
@@ -215,6 +230,7 @@ class Engine:
         self._stopping.set()
         await self._learner.close()
         await asyncio.gather(*self._tasks)
+        await self._filler.close()
         await self._committer.close()
         with suppress(StoreLostError):
             self._store.checkpoint()
@@ -251,9 +267,10 @@ class Engine:
                 if known is None:
                     raise
                 return await self._repeated(known, request)
-            if request.peek:
-                return answer(record, current.workspace, logged=False)
             try:
+                record = await self._filled(current, record, request, inputs, deadline)
+                if request.peek:
+                    return answer(record, current.workspace, logged=False)
                 result = await self._logged(record, request, deadline)
             except (StoreError, TimeoutError) as error:
                 return self._unlogged(record, current.workspace, _why(error))
@@ -265,7 +282,7 @@ class Engine:
                 case Repeated():
                     return await self._repeated(result, request)
                 case StickyTaken(draws=taken):
-                    inputs = Inputs({**inputs.sticky, **taken})
+                    inputs = replace(inputs, sticky={**inputs.sticky, **taken})
                 case Late():
                     self._clock.advance(result.settled_us)
         raise EngineError("the log changes faster than this decision can follow it; ask again")
@@ -273,20 +290,51 @@ class Engine:
     async def _inputs(
         self, current: Serving, request: DecideRequest, deadline: float | None
     ) -> Inputs:
-        if request.surface not in current.workspace.surfaces_with_sticky:
+        sticky = request.surface in current.workspace.surfaces_with_sticky
+        slates = request.surface in current.workspace.surfaces_with_slates
+        if not sticky and not slates:
             return Inputs()
         self._committer.check()
-        now = self._clock()
+        now, unit = self._clock(), request.unit
+
+        def read(connection: Any) -> Inputs:
+            draws = ask.sticky_draws(connection, unit, now) if sticky else {}
+            if not slates:
+                return Inputs(draws)
+            return Inputs(draws, told(ask.unit_interactions(connection, unit, MOST_INTERACTIONS)))
+
         async with asyncio.timeout_at(deadline):
-            return Inputs(
-                await asyncio.to_thread(
-                    self._store.read, lambda c: ask.sticky_draws(c, request.unit, now)
-                )
-            )
+            return await asyncio.to_thread(self._store.read, read)
 
     def _decided(self, current: Serving, request: DecideRequest, inputs: Inputs) -> DecisionRecord:
         now = self._clock()
         return decide(current, request, inputs, decision_id=self._new_id(now), now_us=now)
+
+    async def _filled(
+        self,
+        current: Serving,
+        record: DecisionRecord,
+        request: DecideRequest,
+        inputs: Inputs,
+        deadline: float | None,
+    ) -> DecisionRecord:
+        """The record with its slates.
+
+        Raises
+        ------
+        TimeoutError
+            If they are not filled before the deadline.
+        """
+        if current.shelf is None:
+            return record
+        async with asyncio.timeout_at(deadline):
+            filled = await self._filler.filled(
+                current.workspace, current.shelf, record, request.context, inputs.history, deadline
+            )
+        for slate, filling in fillings_of(filled).items():
+            if filling.fallback:
+                self._journal.warning("fell back", slate=slate, why=filling.fallback)
+        return filled
 
     def _unlogged(self, record: DecisionRecord, workspace: Workspace, why: str) -> Answer:
         self._journal.warning("unlogged", surface=record.surface, why=why)
@@ -318,6 +366,113 @@ class Engine:
                 # On its way to the log already, though not what is answered: mark it.
                 self._committer.persist(_void(record), record.decided_at)
             raise
+
+    async def recommend(self, request: RecommendRequest) -> Recommended:
+        """One slate, and under which id it is in the log.
+
+        Where the record cannot be made durable in time, the slate is answered and marked.
+
+        Raises
+        ------
+        RequestError
+            If the request names what the workspace does not have, or filters by what items cannot
+            have.
+        StoreError
+            If what the unit did cannot be read.
+        """
+        loop, of = asyncio.get_running_loop(), request.of
+        deadline = None if of.deadline_ms is None else loop.time() + of.deadline_ms / 1e3
+        current = self._serving
+        named_slate(current.workspace, of.surface, request.slate)
+        try:
+            inputs = await self._inputs(current, of, deadline)
+            for _ in range(_MOST_TRIES):
+                now = self._clock()
+                record = recommended(current, request, decision_id=self._new_id(now), now_us=now)
+                record = await self._filled(current, record, of, inputs, deadline)
+                try:
+                    result = await self._logged(record, of, deadline)
+                except (StoreError, TimeoutError) as error:
+                    self._journal.warning("unlogged", surface=of.surface, why=_why(error))
+                    return recommendation(record, current.workspace, unlogged=_why(error))
+                match result:
+                    case Stored(void=void):
+                        why = _DEADLINE if void else None
+                        return recommendation(record, current.workspace, unlogged=why)
+                    case Late():
+                        self._clock.advance(result.settled_us)
+        except RecsysError as error:
+            raise RequestError("filters", f"cannot be: {error}") from error
+        except TimeoutError as error:
+            raise StoreLostError(
+                "the deadline passed before the slate was filled", unsure=False
+            ) from error
+        raise EngineError("the log changes faster than this call can follow it; ask again")
+
+    # Items ------------------------------------------------------------------------------------
+
+    async def tell_items(self, requests: Sequence[ItemRequest], *, listed: bool) -> Stored:
+        """Store news of items, all or none; the next slate knows of them.
+
+        Raises
+        ------
+        RequestError
+            At the first that cannot be stored, with the field.
+        NotFoundError
+            If one says no more than a block, or a removal, of an item that is not there.
+        """
+        if not 0 < len(requests) <= MOST_ITEMS:
+            raise RequestError(
+                "", f"holds {len(requests)} items; send at least one, at most {MOST_ITEMS:,}"
+            )
+        schema = self.workspace.items.schema
+        now = self._clock()
+        changes = []
+        for index, request in enumerate(requests):
+            prefix = f"[{index}]." if listed else ""
+            at = self._plausible(f"{prefix}at", request.at, now)
+            changes.append(checked(schema, request, prefix, at))
+        await self._must_be_there(
+            [
+                (f"[{index}].item_id" if listed else "item_id", request.item_id)
+                for index, request in enumerate(requests)
+                if request.removed
+                or (request.blocked is not None and not request.attributes and not request.vector)
+            ]
+        )
+        result = await self._committer.write(ItemsEntry(tuple(changes)), now)
+        await self._restock()
+        return _stored(result, "")
+
+    async def _must_be_there(self, named: Sequence[tuple[str, str]]) -> None:
+        """Raises NotFoundError at the first that is none: a block of nothing would be trusted."""
+        for field, item_id in named:
+            found = await self._answered(
+                partial(self._store.read, partial(ask.item, item_id=item_id))
+            )
+            if found is None or found.removed:
+                raise NotFoundError(field, f'"{item_id}" is no item; mend the id, or send the item')
+
+    async def item(self, item_id: str) -> dict[str, Any]:
+        """What is known of an item, and since when, as JSON data.
+
+        Raises
+        ------
+        NotFoundError
+            If there is none of that id.
+        """
+        check_id("item_id", item_id)
+        found = await self._answered(partial(self._store.read, partial(ask.item, item_id=item_id)))
+        if found is None or found.removed:
+            raise NotFoundError("item_id", f'"{item_id}" is no item')
+        return item_document(item_id, found, self.workspace.items.schema)
+
+    async def _restock(self) -> None:
+        """Serve the items as they are stored by now."""
+        async with self._changing:
+            current = self._serving
+            fresh = await self._answered(partial(stocked, self._store, current, current.shelf))
+            self._serving = fresh
 
     async def _answered_before(self, request: DecideRequest) -> Repeated | None:
         """What a request was answered, though this revision would refuse it."""
@@ -394,13 +549,17 @@ class Engine:
         raise EngineError("the log settles faster than outcomes can be stored; send them again")
 
     def _outcome(self, request: OutcomeRequest, prefix: str, now: int) -> Outcome:
-        for name in ("outcome_id", "decision_id", "user_id", "corrects"):
+        for name in ("outcome_id", "decision_id", "user_id", "corrects", "item_id"):
             value = getattr(request, name)
             if value is not None:
                 check_id(prefix + name, value)
         if (request.decision_id is None) == (request.user_id is None):
             raise RequestError(
                 f"{prefix}decision_id", "and `user_id` are exclusive; give exactly one"
+            )
+        if request.corrects is not None and request.item_id is not None:
+            raise RequestError(
+                f"{prefix}item_id", "is that of the outcome that this corrects; leave it out"
             )
         known = self.workspace.metric_names
         if request.metric not in known:
@@ -427,7 +586,15 @@ class Engine:
             decision_id=request.decision_id,
             unit=None if request.user_id is None else f"u:{request.user_id}",
             corrects=request.corrects,
+            item_id=request.item_id,
+            interaction=self._interaction(request),
         )
+
+    def _interaction(self, request: OutcomeRequest) -> str | None:
+        """What the outcome says that its unit did with an item, if it does."""
+        if request.item_id is None:
+            return None
+        return self.workspace.items.interactions.get(request.metric)
 
     def _plausible(self, field: str, moment: int | None, now: int) -> int:
         if moment is None:
@@ -494,6 +661,7 @@ class Engine:
                 ready = await asyncio.to_thread(
                     serving, self._store, workspace, now, self._warn, keep=self._keep
                 )
+                ready = await asyncio.to_thread(stocked, self._store, ready, self._serving.shelf)
                 await self._activate(workspace)
                 self._serving = ready
         except (ConfigurationError, StoreError) as error:
@@ -534,8 +702,11 @@ class Engine:
             moved = digest is not None and digest != self.workspace.revision
             if digest is not None and (moved or step != self._promoted):
                 workspace = await self._answered(partial(self._revisions.get, digest))
-                self._serving = await self._answered(
+                ready = await self._answered(
                     partial(serving, self._store, workspace, self._clock(), self._warn)
+                )
+                self._serving = await self._answered(
+                    partial(stocked, self._store, ready, self._serving.shelf)
                 )
                 self._journal.info("followed", revision=digest)
             elif last != self._seen:
@@ -543,6 +714,10 @@ class Engine:
                 fresh = await self._answered(partial(newer, self._store, current, self._warn))
                 self._serving = replace(current, models={**current.models, **fresh})
             self._seen, self._promoted = last, step
+            current = self._serving
+            self._serving = await self._answered(
+                partial(stocked, self._store, current, current.shelf)
+            )
 
     async def _follow_forever(self) -> None:
         told = None
@@ -665,8 +840,11 @@ class Engine:
         """Store a step of a history, and serve what it says."""
         async with self._changing:
             _stored(await self._committer.write(entry, self._clock()), "")
-            self._serving = await asyncio.to_thread(
+            ready = await asyncio.to_thread(
                 serving, self._store, self.workspace, self._clock(), self._warn, keep=self._keep
+            )
+            self._serving = await asyncio.to_thread(
+                stocked, self._store, ready, self._serving.shelf
             )
 
     async def _swap_in(self, snapshots: Sequence[SnapshotEntry]) -> None:

@@ -224,7 +224,8 @@ class _Batch:
             self.requests[record.request_id] = (entry.data, entry.request_digest)
         self.decided.add(record.decision_id)
         self.units[record.decision_id] = record.unit
-        self.decision_slots[record.decision_id] = tuple(c.slot for c in record.choices)
+        slots = tuple(choice.slot for choice in record.choices) or tuple(record.slates)
+        self.decision_slots[record.decision_id] = slots
         self.rows["decisions"].append(
             {
                 "decision_id": record.decision_id,
@@ -552,13 +553,16 @@ class _ChoiceSlot(msgspec.Struct):
 
 class _RecordSlots(msgspec.Struct):
     choices: tuple[_ChoiceSlot, ...]
+    slates: dict[str, msgspec.Raw] = {}
 
 
 _SLOTS = msgspec.json.Decoder(_RecordSlots)
 
 
 def _slots(data: bytes) -> tuple[str, ...]:
-    return tuple(choice.slot for choice in _SLOTS.decode(data).choices)
+    """What of a decision can be shown: its slots, or the slate that alone was asked for."""
+    shown = _SLOTS.decode(data)
+    return tuple(choice.slot for choice in shown.choices) or tuple(shown.slates)
 
 
 def _pieces(values: Collection[T], size: int) -> Iterator[list[T]]:

@@ -254,7 +254,7 @@ class Workspace:
     learners: Mapping[str, Learner]
     experiment_owners: Mapping[str, str]
     time_zone: str
-    items: Items | None = None
+    items: Items = field(default_factory=lambda: Items(ItemSchema({}), {}, {}))
     slates: Mapping[str, Slate] = field(default_factory=dict)
     recommenders: Mapping[str, Recommender] = field(default_factory=dict)
     candidates: Mapping[str, Learner] = field(default_factory=dict)

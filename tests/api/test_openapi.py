@@ -10,11 +10,16 @@ import pytest
 
 from tests.api.running import InProcess, broken
 
-METHODS = {"get", "post"}
+METHODS = {"get", "post", "put", "delete"}
 CONTRACT = {
     ("post", "/v1/decide"),
+    ("post", "/v1/recommend"),
     ("post", "/v1/exposures"),
     ("post", "/v1/outcomes"),
+    ("post", "/v1/items"),
+    ("put", "/v1/items"),
+    ("get", "/v1/items/{item_id}"),
+    ("delete", "/v1/items/{item_id}"),
     ("get", "/v1/decisions/{decision_id}"),
     ("post", "/v1/decisions/{decision_id}/replay"),
     ("get", "/v1/lift"),

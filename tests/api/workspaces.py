@@ -103,6 +103,35 @@ layers:
 """A workspace whose decisions mature at once."""
 
 
+SLATES = """
+items:
+  attributes: {price: number, stock: number, kind: string, regions: list, published: timestamp}
+  interactions: {watch: view}
+surfaces:
+  shelf:
+    owner: shop@example.com
+    attributes: {looking_at: string, budget: number}
+    slots: {row: {default: shown, actions: {shown: {value: Shelf, slates: [shelf]}}}}
+slates:
+  shelf:
+    owner: shop@example.com
+    k: 3
+    from_context: {seeds: looking_at}
+    keep_out: {out_of_stock: true}
+    rules:
+      - {id: dear, kind: suppress, when: "has(budget) && item.price > budget", reason: too dear}
+    limits: {kind: 2}
+    exploration: {temperature: 0.1, epsilon: 0.1}
+"""
+
+
+def write_slates(folder: Path) -> Path:
+    """Add a surface with a slate, and items for it, to a workspace; returns the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "slates.yaml").write_text(SLATES, encoding="utf-8")
+    return folder
+
+
 def write_workspace(folder: Path) -> Path:
     """Write the workspace that most tests serve, in three files; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)

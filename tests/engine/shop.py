@@ -44,6 +44,7 @@ slates:
       stale: {stock: 1h}
       other_regions: region
       recent: {purchase: 30d, return: 90d}
+      unless: {type: [article]}
     rules:
       - id: within_budget
         kind: suppress

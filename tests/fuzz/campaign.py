@@ -11,7 +11,7 @@ from engine.ids import random_uuid7, system_clock
 from engine.keys import Scope, new_key
 from engine.store import KeyStore
 from tests.api.running import Server, environment
-from tests.api.workspaces import write_workspace
+from tests.api.workspaces import write_slates, write_workspace
 
 # Names that the workspace declares, so that enough of what is asked is answered, and learned from.
 _CONFIGURATION = """
@@ -23,7 +23,7 @@ headers = { Authorization = "Bearer ${EVENHAND_KEY}" }
 expected-statuses = ["2xx", 400, 401, 403, 404, 409]
 
 [dictionaries]
-surfaces = { values = ["home", "nudge", "triggered"] }
+surfaces = { values = ["home", "nudge", "triggered", "shelf"] }
 triggers = { values = ["session_start", "open"] }
 experiments = { values = ["layout_test"] }
 slots = { values = ["layout", "hero"] }
@@ -49,7 +49,7 @@ class Campaign:
         self._loud = loud
         self.database = f"sqlite:///{folder}/log.db"
         self.server = Server(
-            write_workspace(folder / "workspace"),
+            write_slates(write_workspace(folder / "workspace")),
             self.database,
             folder / "server.log",
             "--learn-every=1",

@@ -21,6 +21,14 @@ BEYOND_SCHEMAS = (
     "is declared to lie in",
     "is no slot of it",
     "is missing; give one of",
+    "name one",
+    "is no attribute of items",
+    "the workspace says",
+    "filters.",
+    "give a time as RFC 3339",
+    # Of an item that is removed, or corrects another's outcome, nothing else can be said.
+    "stands beside news",
+    "is that of the outcome",
     # The log or the clock says so.
     "is no stored outcome",
     "no window reaches there",
@@ -30,7 +38,10 @@ BEYOND_SCHEMAS = (
     "low < high",
 )
 LONGEST_METRIC = 64
-IDS = ("user_id", "anonymous_id", "request_id", "decision_id", "outcome_id", "corrects")
+IDS = (
+    *("user_id", "anonymous_id", "request_id", "decision_id"),
+    *("outcome_id", "corrects", "item_id"),
+)
 REPORTS = ("/v1/lift", "/v1/ope")
 
 
@@ -47,6 +58,9 @@ def map_body(_: Any, body: Any) -> Any:
             given = part.get(name)
             if isinstance(given, str) and 0 < len(given) <= LONGEST_ID and len(given) % 2 == 0:
                 part[name] = "".join(filter(str.isprintable, given)) or "x"
+        attributes = part.get("attributes")
+        if isinstance(attributes, dict) and len(attributes) % 2:
+            part["attributes"] = {"price": len(attributes)}
         metric, moment = part.get("metric"), part.get("occurred_at")
         if (
             isinstance(metric, str)
