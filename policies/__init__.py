@@ -8,6 +8,7 @@ from policies.parameters import ParameterDescription, ParameterFault
 from policies.pmf import apply_floor, draw, normalise
 from policies.registry import (
     POLICY_KINDS,
+    action_refusal,
     describe_parameters,
     load_policy,
     make_policy,
@@ -27,6 +28,7 @@ __all__ = [
     "Policy",
     "PolicyError",
     "Value",
+    "action_refusal",
     "apply_floor",
     "describe_parameters",
     "draw",

@@ -34,6 +34,11 @@ class BasePolicy(ABC, Generic[P]):
         """True: every kind here resumes exactly."""
         return True
 
+    @classmethod
+    def refusal(cls, parameters: P, action: Action) -> str:  # noqa: ARG003
+        """Why a policy with these parameters could never choose an action; empty if it could."""
+        return ""
+
     @abstractmethod
     def pmf(self, context: Context, actions: Sequence[Action]) -> FloatArray:
         """(k,), see `policies.types.Policy.pmf`."""

@@ -16,8 +16,8 @@ from policies.parameters import ParameterDescription, ParameterFault
 from policies.simple import Fixed, Segmented, Uniform, Weighted
 from policies.snapshots import unpack
 from policies.thompson import ThompsonBeta, ThompsonGamma, ThompsonGaussian
-from policies.types import Policy
-from policies.vw import VowpalWabbit
+from policies.types import Action, Policy
+from policies.vw import VowpalWabbit, VowpalWabbitContinuous
 
 _KINDS: tuple[type[BasePolicy[Any]], ...] = (
     Fixed,
@@ -35,6 +35,7 @@ _KINDS: tuple[type[BasePolicy[Any]], ...] = (
     LinGreedy,
     LinSquareCB,
     VowpalWabbit,
+    VowpalWabbitContinuous,
     MABNearest,
     MABRadius,
     MABLSH,
@@ -97,6 +98,22 @@ def parameter_faults(kind: str, parameters: Mapping[str, object]) -> tuple[Param
         If the kind is unknown.
     """
     return _parameters.faults(_known(kind).parameters_model, parameters)
+
+
+def action_refusal(kind: str, parameters: Mapping[str, object], action: Action) -> str:
+    """Why a policy could never choose an action, and the repair; empty if it could.
+
+    Of parameters that `make_policy` would refuse nothing is said.
+
+    Raises
+    ------
+    PolicyError
+        If the kind is unknown.
+    """
+    policy = _known(kind)
+    if _parameters.faults(policy.parameters_model, parameters):
+        return ""
+    return policy.refusal(msgspec.convert(parameters, policy.parameters_model), action)
 
 
 def _make(kind: str, parameters: Mapping[str, object]) -> BasePolicy[Any]:

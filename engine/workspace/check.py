@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from difflib import get_close_matches
 from math import inf
@@ -15,6 +16,7 @@ import msgspec
 from attribution.metrics import MetricSpec
 from engine.errors import ConfigurationError, Fault, RuleError
 from engine.rules import Rule, parse
+from engine.workspace.grid import expand
 from engine.workspace.model import (
     Attribute,
     Candidate,
@@ -45,7 +47,7 @@ from engine.workspace.shape import validated
 from engine.workspace.slates import compile_items, compile_recommenders, compile_slates
 from engine.workspace.source import Path_, Source, canonical, digest, read
 from experiments import Design, Experiment, ExperimentError, Holdout, Pin, UsePolicy, Variant
-from policies import POLICY_KINDS, Action, PolicyError, parameter_faults
+from policies import POLICY_KINDS, Action, PolicyError, action_refusal, parameter_faults
 
 _OWN_POLICY_KEYS = frozenset(PolicyPart.model_fields)
 
@@ -59,6 +61,7 @@ def load_workspace(folder: Path) -> Workspace:
         With every fault of every file, each with file, line, field, value and repair.
     """
     source = read(folder)
+    expand(source)
     source.content = _in_canonical_order(source.content)
     return _compiled(source)
 
@@ -372,6 +375,7 @@ class _Compiler:
         self._rewarded(path, id_, part.kind)
         self._reward_ranges(path, id_, part.kind, part)
         self._feature_names(path, id_, parameters)
+        self._choosable(path, id_, part.kind, parameters)
         spec = PolicySpec(
             id=id_,
             kind=part.kind,
@@ -497,6 +501,19 @@ class _Compiler:
                     self._refer(
                         (*path, "features", index), name, known, f'attribute of surface "{surface}"'
                     )
+
+    def _choosable(
+        self, path: Path_, id_: str, kind: str, parameters: Mapping[str, object]
+    ) -> None:
+        """A kind that chooses some actions only must be able to choose those of every slot."""
+        for slot, part in self.policy_users.get(id_, {}).items():
+            for action, action_part in part.actions.items():
+                with suppress(PolicyError):  # features that are no features are told of the action
+                    value = Action(action, action_part.features)
+                    if refusal := action_refusal(kind, parameters, value):
+                        message = f'serves slot "{slot}", whose action "{action}" {refusal}'
+                        self.source.fault((*path, "kind"), message, kind)
+                        break
 
     def _unknown_weights(self, path: Path_, id_: str, part: PolicyPart) -> None:
         """Actions that a policy names must exist in every slot that it serves."""

@@ -3,6 +3,7 @@
 `policies.vw.library` alone knows the library; `policies.vw.text` writes what it reads.
 """
 
+from policies.vw.continuous import VowpalWabbitContinuous
 from policies.vw.explorers import VowpalWabbit
 
-__all__ = ["VowpalWabbit"]
+__all__ = ["VowpalWabbit", "VowpalWabbitContinuous"]

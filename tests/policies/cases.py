@@ -9,10 +9,10 @@ import numpy as np
 from policies import Action, Context, Feedback, Policy, make_policy
 
 ACTIONS = (
-    Action("A", {"depth": 4, "tone": "warm"}),
-    Action("B", {"depth": 1.5, "new": True}),
-    Action("C"),
-    Action("D", {"tone": None}),
+    Action("A", {"depth": 4, "tone": "warm", "value": 0}),
+    Action("B", {"depth": 1.5, "new": True, "value": 1.0}),
+    Action("C", {"value": 2}),
+    Action("D", {"tone": None, "value": 3}),
 )
 
 
@@ -81,6 +81,13 @@ CASES = (
     Case("vw", {"bits": 10, "exploration": "bag"}, reads="hour", resumable=False),
     Case("vw", {"bits": 10, "exploration": "cover"}, reads="hour", resumable=False),
     Case("vw", {"bits": 10, "exploration": "rnd"}, reads="hour", resumable=False),
+    Case("vw_cats", {"bits": 10, "low": 0, "high": 4, "step": 1}, reads="hour", resumable=False),
+    Case(
+        "vw_cats",
+        {"bits": 10, "low": -1, "high": 4, "step": 0.5, "bandwidth": 0.7, "features": ["hour"]},
+        reads="hour",
+        resumable=False,
+    ),
     Case("mab_nearest", {"k": 20}, reads="hour"),
     Case(
         "mab_nearest",

@@ -224,7 +224,9 @@ def test_a_batch_with_anything_but_feedback_teaches_nothing(case: Case) -> None:
 
 @every_kind
 def test_an_action_never_learned_from_can_be_eligible(case: Case) -> None:
-    pmf = case.trained().pmf(contexts(1, seed=17)[0], [*ACTIONS, Action("fresh", {"depth": 2})])
+    pmf = case.trained().pmf(
+        contexts(1, seed=17)[0], [*ACTIONS, Action("fresh", {"depth": 2, "value": 4})]
+    )
     assert pmf.shape == (5,)
     assert abs(pmf.sum() - 1.0) <= 1e-9
 
