@@ -190,7 +190,7 @@ class RollbackBody(PromoteBody):
 )
 async def snapshots(request: Request) -> dict[str, Any]:
     """By learner: what serves, its snapshots, newest first, and its promotions."""
-    return await _engine(request).lineages()
+    return await engine_of(request).lineages()
 
 
 @router.post(
@@ -201,7 +201,7 @@ async def snapshots(request: Request) -> dict[str, Any]:
 )
 async def promote(request: Request, body: PromoteBody) -> dict[str, Any]:
     """As ``evenhand promote --json``: the candidate serves only if it passes."""
-    return await _engine(request).promote(body.learner)
+    return await engine_of(request).promote(body.learner)
 
 
 @router.post(
@@ -212,7 +212,7 @@ async def promote(request: Request, body: PromoteBody) -> dict[str, Any]:
 )
 async def rollback(request: Request, body: RollbackBody) -> dict[str, Any]:
     """Undoes the last promotion or hold, or holds a learner at a snapshot."""
-    return await _engine(request).roll_back(body.learner, body.to)
+    return await engine_of(request).roll_back(body.learner, body.to)
 
 
 Target = Annotated[LongId, Field(json_schema_extra={"pattern": "^[^./]*$"})]

@@ -8,6 +8,17 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
+from engine.constraints import (
+    Scarcity,
+    Spend,
+    may_risk,
+    paced,
+    risk_key,
+    scarcities,
+    spends_of,
+)
 from engine.errors import NotFoundError, RequestError
 from engine.record import (
     CODE_VERSION,
@@ -24,9 +35,12 @@ from engine.request import Attributes, DecideRequest, read_attributes
 from engine.shelf import Shelf
 from engine.workspace import HardRule, PolicySpec, Slot, Surface, Workspace, learner_id
 from experiments import Assignment, Pin, UsePolicy, assign, bucket
-from policies import Action, Policy, PolicyError, apply_floor, draw
+from policies import Action, FloatArray, Guarded, Policy, PolicyError, apply_floor, draw
 from recsys.call import Interaction
 
+WHEN = "policy.when"
+"""How a record names the verdict of a policy's own condition, among those of rules."""
+LEARNED = "learned:"
 _LETTERS = {True: "T", False: "F", None: "U"}
 
 
@@ -35,13 +49,14 @@ class Model:
     """A policy as it serves: restored from ``snapshot``, or made of configuration alone (None).
 
     ``spec`` is the lineage of a candidate that serves in the declared policy's place, or None.
-    ``pinned`` models stay as they are, whatever is learned.
+    ``pinned`` models stay as they are, whatever is learned. ``learned`` counts decisions.
     """
 
     policy: Policy
     snapshot: str | None = None
     spec: str | None = None
     pinned: bool = False
+    learned: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,10 +90,13 @@ class StickyDraw:
 class Inputs:
     """What a decision reads beside the request.
 
-    The unit's sticky draws, by :func:`sticky_key`, and what it did with items, oldest first.
+    ``sticky`` are the unit's draws, by :func:`sticky_key`; ``spent`` what is spent of each
+    allowance, by the keys of :mod:`engine.constraints`; ``history`` what the unit did with items,
+    oldest first.
     """
 
     sticky: Mapping[str, StickyDraw] = field(default_factory=lambda: MappingProxyType({}))
+    spent: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     history: tuple[Interaction, ...] = ()
 
 
@@ -95,6 +113,7 @@ class _Moment:
     attributes: Attributes
     assignments: tuple[Assignment, ...]
     closed: bool
+    caps: dict[str, int]
 
 
 def decide(
@@ -130,6 +149,7 @@ def decide(
         attributes=attributes,
         assignments=assign(serving.workspace.design, unit, surface.id),
         closed=closed,
+        caps={},
     )
     fallback = _insufficient(surface, attributes)
     choices = tuple(
@@ -156,6 +176,7 @@ def decide(
             for a in moment.assignments
         ),
         choices=choices,
+        caps=moment.caps,
         fallback=fallback or next((c.fallback for c in choices if c.fallback), None),
         traceparent=request.traceparent,
     )
@@ -230,6 +251,10 @@ def _defaulted(slot: Slot, fallback: str) -> ChoiceRecord:
 def _choose(slot: Slot, moment: _Moment) -> ChoiceRecord:
     verdicts, eligible = _eligible(slot, moment)
     plan = _plan(slot, moment)
+    scarce = _met(slot, moment, plan.path)
+    for each in scarce:
+        if each.closed:
+            eligible = tuple([a for a in eligible if a not in each.budget.actions])
 
     def settled(action: str, reason: Reason, fallback: str | None = None) -> ChoiceRecord:
         return ChoiceRecord(
@@ -252,14 +277,29 @@ def _choose(slot: Slot, moment: _Moment) -> ChoiceRecord:
         if plan.pinned in eligible:
             return settled(plan.pinned, plan.reason)
         return settled(slot.default, "rule")
+    when = plan.policy.when
+    if when is not None:
+        verdict, clauses = when.evaluate(moment.attributes.values)
+        verdicts[WHEN] = _LETTERS[verdict] + clauses
+        if verdict is not True:
+            return settled(slot.default, "rule")
     # With one action left nothing is drawn, nor is a sticky draw referred to: its reward would
     # gain such decisions only where the default had been drawn.
     if len(eligible) == 1:
         return settled(slot.default, "rule" if len(slot.actions) > 1 else plan.reason)
     try:
-        return _drawn(slot, moment, plan, plan.policy, verdicts, eligible)
+        return _drawn(slot, moment, plan, plan.policy, verdicts, eligible, scarce)
     except PolicyError as error:
         return settled(slot.default, "fallback", f"policy {plan.policy.id}: {error}")
+
+
+def _met(slot: Slot, moment: _Moment, path: str | None) -> tuple[Scarcity, ...]:
+    """The budgets that the choice meets; what was spent of them goes on record."""
+    if not slot.budgets:
+        return ()
+    found = scarcities(slot, path, moment.now_us, moment.inputs.spent)
+    moment.caps.update({each.key: each.spent for each in found})
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,6 +387,7 @@ def _drawn(
     policy: PolicySpec,
     verdicts: dict[str, str | dict[str, str]],
     eligible: tuple[str, ...],
+    scarce: tuple[Scarcity, ...],
 ) -> ChoiceRecord:
     id_ = policy.id
     if policy.learns or policy.candidate:
@@ -367,7 +408,6 @@ def _drawn(
         policy=policy.id,
         learner=None if id_ == policy.id else id_,
         spec=model.spec or (declared.spec if declared else None),
-        floor=policy.floor,
     )
     redraw = 0
     expires_at = None
@@ -380,6 +420,7 @@ def _drawn(
             return choice(
                 action=earlier.action,
                 propensity=earlier.propensity,
+                floor=policy.floor,
                 snapshot=earlier.snapshot,
                 draw=DrawRecord(
                     earlier.id,
@@ -398,7 +439,7 @@ def _drawn(
         hashed = f"{policy.salt}:{moment.surface.id}:{slot.id}:{moment.decision_id}"
     context = policy_context(policy, moment.attributes)
     own, expected = model.policy.pmf_and_expected(context, [slot.actions[a] for a in eligible])
-    pmf = apply_floor(own, policy.floor)
+    pmf, floor = _constrained(slot, moment, policy, id_, model, eligible, scarce, own, expected)
     salt, _, rest = hashed.partition(":")
     uniform = bucket(salt, rest)
     index = draw(pmf, uniform)
@@ -406,12 +447,66 @@ def _drawn(
     return choice(
         action=eligible[index],
         propensity=float(pmf[index]),
+        floor=floor,
         snapshot=model.snapshot,
         pmf_policy=tuple(own.tolist()),
         pmf=tuple(pmf.tolist()),
         expected=None if expected is None else tuple(expected.tolist()),
         draw=DrawRecord(draw_id, hashed, uniform, expires_at=expires_at, redraw=redraw),
     )
+
+
+def _constrained(
+    slot: Slot,
+    moment: _Moment,
+    policy: PolicySpec,
+    learner: str,
+    model: Model,
+    eligible: tuple[str, ...],
+    scarce: tuple[Scarcity, ...],
+    own: FloatArray,
+    expected: FloatArray | None,
+) -> tuple[FloatArray, float]:
+    """The pmf that is drawn from, and the floor in it; what it turned on goes on record."""
+    default = eligible.index(slot.default)
+    if isinstance(model.policy, Guarded):
+        declared = moment.serving.workspace.learners.get(learner)
+        spec = model.spec or (declared.spec if declared else "")
+        key = risk_key(learner, spec)
+        moment.caps[key] = moment.inputs.spent.get(key, 0)
+        if not may_risk(model.policy, moment.caps[key]):
+            certain = np.zeros(len(eligible))
+            certain[default] = 1.0
+            return certain, 0.0
+    pmf = own
+    if policy.abstain:
+        moment.caps[f"{LEARNED}{learner}"] = model.learned
+        if model.learned < policy.abstain:
+            pmf = np.zeros(len(eligible))
+            pmf[default] = 1.0
+    if scarce:
+        known = moment.surface.reward_range
+        width = None if known is None else known[1] - known[0]
+        pmf = paced(pmf, expected, eligible, slot.default, width, scarce)
+    return apply_floor(pmf, policy.floor), policy.floor
+
+
+def spends(serving: Serving, record: DecisionRecord) -> tuple[Spend, ...]:
+    """What a decision spends of the budgets and guarantees that it was made under."""
+    found: list[Spend] = []
+    slots = serving.workspace.surfaces[record.surface].slots
+    for choice in record.choices:
+        slot = slots[choice.slot]
+        if slot.budgets and choice.action != slot.default:
+            met = scarcities(slot, choice.path, record.decided_at, record.caps)
+            found += spends_of(met, choice.action)
+        if choice.learner is None or choice.spec is None or choice.pmf is None:
+            continue
+        policy = serving.models[choice.learner].policy
+        certain = choice.pmf[choice.eligible.index(slot.default)] == 1.0
+        if isinstance(policy, Guarded) and not certain:
+            found.append(Spend(risk_key(choice.learner, choice.spec), 1, policy.allowance))
+    return tuple(found)
 
 
 def policy_context(policy: PolicySpec, attributes: Attributes) -> Mapping[str, Any]:

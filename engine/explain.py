@@ -7,14 +7,16 @@ from typing import Any
 
 import msgspec
 
+from engine.decide import WHEN
 from engine.errors import NotFoundError
 from engine.explain_slates import explained
 from engine.ids import rfc3339
 from engine.record import ChoiceRecord, DecisionRecord, decode_record, fillings_of
 from engine.revisions import Revisions
+from engine.rules import Rule
 from engine.store import Store
 from engine.store import read as ask
-from engine.workspace import HardRule, Slot, Surface
+from engine.workspace import HardRule, PolicySpec, Slot, Surface
 
 _VERDICTS = {"T": "true", "F": "false", "U": "unknown", "-": "not reached"}
 
@@ -33,7 +35,8 @@ def explain(store: Store, revisions: Revisions, decision_id: str) -> dict[str, A
     if stored is None:
         raise NotFoundError("decision_id", f'"{decision_id}" is no stored decision')
     record = decode_record(stored.data)
-    surface = revisions.get(record.revision).surfaces[record.surface]
+    workspace = revisions.get(record.revision)
+    surface = workspace.surfaces[record.surface]
     document: dict[str, Any] = msgspec.to_builtins(record)
     document["decided_at"] = rfc3339(record.decided_at)
     document["committed_at"] = rfc3339(stored.committed_at)
@@ -46,6 +49,9 @@ def explain(store: Store, revisions: Revisions, decision_id: str) -> dict[str, A
             *_rules(surface.rules, slot, choice, record.verdicts),
             *_rules(slot.rules, slot, choice, choice.verdicts),
         ]
+        told = choice.verdicts.get(WHEN)
+        if isinstance(told, str) and choice.policy is not None:
+            shown["when"] = _when(workspace.policies[choice.policy], told)
         del shown["verdicts"]
         if shown["draw"] and choice.draw and choice.draw.expires_at:
             shown["draw"]["expires_at"] = rfc3339(choice.draw.expires_at)
@@ -97,12 +103,23 @@ def _rules(
     return shown
 
 
+def _when(policy: PolicySpec, told: str) -> dict[str, Any] | None:
+    """A policy's own condition, clause by clause."""
+    if policy.when is None:
+        return None
+    return {"when": policy.when.text, **_clauses(policy.when, told)}
+
+
 def _verdict(rule: HardRule, text: str) -> dict[str, Any]:
+    return _clauses(rule.rule, text)
+
+
+def _clauses(rule: Rule, text: str) -> dict[str, Any]:
     return {
         "verdict": _VERDICTS[text[0]],
         "clauses": [
             {"clause": clause, "verdict": _VERDICTS[letter]}
-            for clause, letter in zip(rule.rule.clauses, text[1:], strict=True)
+            for clause, letter in zip(rule.clauses, text[1:], strict=True)
         ],
     }
 

@@ -23,7 +23,7 @@ from engine.store import ClosedChoice, SnapshotRow, Store
 from engine.store import read as ask
 from engine.workspace import Learner, Surface, Workspace
 from experiments import UnitRange
-from policies import Feedback, Policy, PolicyError, snapshot_digest
+from policies import Feedback, Guarded, Policy, PolicyError, snapshot_digest
 
 BATCH = 2_000
 Advance = Callable[[int], None]
@@ -87,6 +87,8 @@ def learn(
             lessons = list(_lessons(store, revisions, surface, learner, page, units, warn))
         except AttributionError as error:
             raise EngineError(f"learner {learner.id} cannot read its log: {error}") from error
+        if isinstance(policy, Guarded):
+            policy.excuse(sum(_never_served(surface, learner, each) for each in page))
         position = Position(page[-1].closes_at, page[-1].decision_id)
         taken = _take(policy, lessons, learner, warn)
         learned += taken
@@ -203,6 +205,18 @@ def _lessons(
         except PolicyError:
             # What it says of the row would be personal data in a log.
             warn(f"learner {learner.id} passes over decision {record.decision_id}: not learnable")
+
+
+def _never_served(surface: Surface, learner: Learner, closed: ClosedChoice) -> bool:
+    """Whether a choice risked something, and was answered by the default after all."""
+    if not closed.void:
+        return False
+    record = decode_record(closed.data)
+    choice = next(c for c in record.choices if c.slot == learner.slot)
+    default = surface.slots[learner.slot].default
+    if choice.pmf is None or default not in choice.eligible:
+        return False
+    return choice.pmf[choice.eligible.index(default)] < 1.0
 
 
 def _agreement(

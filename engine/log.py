@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from engine.constraints import Spend
 from engine.decide import StickyDraw
 from engine.items import ItemChange
 from engine.record import DecisionRecord, encode_record
@@ -51,6 +52,7 @@ class DecisionEntry:
     learnables: tuple[Learnable, ...]
     sticky: Mapping[str, StickyDraw]
     answer_by: int | None = None
+    spends: tuple[Spend, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +303,13 @@ class StickyTaken:
 
 
 @dataclass(frozen=True, slots=True)
+class Overspent:
+    """The entry would spend more than there is; decide again with what is spent, by key."""
+
+    spent: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """The entry cannot stand beside the log; nothing of it was stored."""
 
@@ -323,7 +332,7 @@ class Late:
     settled_us: int
 
 
-Result: TypeAlias = Stored | Repeated | StickyTaken | Refused | Settled | Late
+Result: TypeAlias = Stored | Repeated | StickyTaken | Overspent | Refused | Settled | Late
 
 
 def decision_entry(
@@ -331,6 +340,7 @@ def decision_entry(
     request: DecideRequest | None = None,
     also_learns: Iterable[Learner] = (),
     answer_by: int | None = None,
+    spends: Iterable[Spend] = (),
 ) -> DecisionEntry:
     """The log entry of a decision; ``also_learns`` are learners that did not make it."""
     learnables = []
@@ -367,6 +377,7 @@ def decision_entry(
         learnables=tuple(learnables),
         sticky=sticky,
         answer_by=answer_by,
+        spends=tuple(spends),
     )
 
 

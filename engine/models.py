@@ -12,7 +12,7 @@ from engine.standing import Standing, standing
 from engine.store import SnapshotRow, Store
 from engine.store import read as ask
 from engine.workspace import Learner, PolicySpec, Workspace
-from policies import Policy, PolicyError, load_policy, make_policy, snapshot_digest
+from policies import Guarded, Policy, PolicyError, load_policy, make_policy, snapshot_digest
 
 Warn = Callable[[str], None]
 Keep = Callable[[Sequence[SnapshotEntry]], None]
@@ -20,7 +20,10 @@ Keep = Callable[[Sequence[SnapshotEntry]], None]
 
 def fresh(policy: PolicySpec) -> Policy:
     """The policy before it has learned anything."""
-    return make_policy(policy.kind, **policy.parameters)
+    made = make_policy(policy.kind, **policy.parameters)
+    if policy.guarantee is None:
+        return made
+    return Guarded(made, policy.guarantee, policy.floor)
 
 
 def restore(data: bytes | None, digest: str) -> Policy:
@@ -99,7 +102,7 @@ def standings(store: Store, workspace: Workspace) -> dict[str, Standing]:
 
 def _model(stands: Standing, found: tuple[SnapshotRow, Policy]) -> Model:
     spec = stands.learner.spec if stands.learner and stands.promoted else None
-    return Model(found[1], found[0].digest, spec)
+    return Model(found[1], found[0].digest, spec, learned=found[0].learned)
 
 
 def _held(store: Store, stands: Standing, warn: Warn) -> Model | None:
@@ -112,7 +115,14 @@ def _held(store: Store, stands: Standing, warn: Warn) -> Model | None:
     except SnapshotError as error:
         warn(f"learner {stands.learner.id}: {error}; the newest of its lineage serves")
         return None
-    return Model(policy, digest, stands.learner.spec if stands.promoted else None, pinned=True)
+    rows = store.read(partial(ask.lineage, learner=stands.learner.id, spec=stands.learner.spec))
+    return Model(
+        policy,
+        digest,
+        stands.learner.spec if stands.promoted else None,
+        pinned=True,
+        learned=next((row.learned for row in rows if row.digest == digest), 0),
+    )
 
 
 def serving(

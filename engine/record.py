@@ -146,8 +146,10 @@ class DecisionRecord(msgspec.Struct, frozen=True):
 
     ``ages_us`` names the attributes that were observed before the decision, ``unknown`` those that
     could not be used and why. ``verdicts`` are those of the surface's own rules, which hold for
-    every slot. ``fillings`` say how each of the ``slates`` was filled, ``recommended`` what was
-    asked where a slate alone was; records without slates have neither.
+    every slot. ``caps`` says what was known of the allowances that the decision met: what was spent
+    of each budget and guarantee, and how many decisions a model had learned that may abstain.
+    ``fillings`` say how each of the ``slates`` was filled, ``recommended`` what was asked where a
+    slate alone was; records without slates have neither.
     """
 
     record_version: int

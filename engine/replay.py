@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from engine.decide import Inputs, Model, Serving, StickyDraw, decide
+from engine.decide import LEARNED, Inputs, Model, Serving, StickyDraw, decide
 from engine.errors import ConflictError, EngineError, NotFoundError
 from engine.ids import rfc3339
 from engine.log import ERASED
@@ -90,7 +90,7 @@ def replay(store: Store, revisions: Revisions, decision_id: str) -> Replay:
         again = decide(
             serving,
             _request(record),
-            Inputs(_sticky(store, record)),
+            Inputs(_sticky(store, record), record.caps),
             decision_id=record.decision_id,
             now_us=record.decided_at,
             origin=record.origin,
@@ -114,7 +114,10 @@ def _serving(store: Store, revisions: Revisions, record: DecisionRecord) -> Serv
         if choice.learner and choice.snapshot and choice.draw and choice.draw.drawn:
             digest = choice.snapshot
             data = store.read(partial(ask.snapshot_bytes, digest=digest))
-            models[choice.learner] = Model(restore(data, digest), digest, choice.spec)
+            models[choice.learner] = Model(
+                restore(data, digest), digest, choice.spec,
+                learned=record.caps.get(f"{LEARNED}{choice.learner}", 0),
+            )  # fmt: skip
     # A referred draw, or a policy that refused, asks its model nothing that is recorded but whose
     # lineage it was of.
     specs = {choice.learner: choice.spec for choice in record.choices}

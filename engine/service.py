@@ -17,7 +17,8 @@ from typing import Any, Protocol, TypeVar
 
 from engine.answer import Answer, Recommended, answer, recommendation, unlogged_defaults
 from engine.committer import Committer
-from engine.decide import Inputs, Model, Serving, decide
+from engine.constraints import Spend
+from engine.decide import Inputs, Model, Serving, decide, spends
 from engine.errors import (
     ConfigurationError,
     ConflictError,
@@ -49,6 +50,7 @@ from engine.log import (
     Late,
     Outcome,
     OutcomesEntry,
+    Overspent,
     PromotionEntry,
     Refused,
     Repeated,
@@ -85,7 +87,7 @@ from recsys.errors import RecsysError
 MOST_OUTCOMES = 1_000
 LONGEST_PAST_US = 400 * 86_400_000_000
 LONGEST_FUTURE_US = 86_400_000_000
-_MOST_TRIES = 3
+_MOST_TRIES = 4
 _MOST_AHEAD_US = 60_000_000
 _LONGEST_PROBE_S = 1.0
 _FOLLOW_EVERY_S = 1.0
@@ -180,6 +182,7 @@ class Engine:
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._seen = self._promoted = 0
+        self._spent: dict[str, int] = store.read(ask.allowances)
         if store.shared:
             self._tasks.append(asyncio.create_task(self._follow_forever(), name="following"))
         self._reload_fault: str | None = None
@@ -257,7 +260,7 @@ class Engine:
         try:
             inputs = await self._inputs(current, request, deadline)
         except (StoreError, TimeoutError) as error:
-            record = self._decided(current, request, Inputs())
+            record = self._decided(current, request, Inputs(spent=self._spent))
             return self._unlogged(record, current.workspace, _why(error))
         for _ in range(_MOST_TRIES):
             try:
@@ -271,7 +274,7 @@ class Engine:
                 record = await self._filled(current, record, request, inputs, deadline)
                 if request.peek:
                     return answer(record, current.workspace, logged=False)
-                result = await self._logged(record, request, deadline)
+                result = await self._logged(current, record, request, deadline)
             except (StoreError, TimeoutError) as error:
                 return self._unlogged(record, current.workspace, _why(error))
             match result:
@@ -283,8 +286,6 @@ class Engine:
                     return await self._repeated(result, request)
                 case StickyTaken(draws=taken):
                     inputs = replace(inputs, sticky={**inputs.sticky, **taken})
-                case Late():
-                    self._clock.advance(result.settled_us)
         raise EngineError("the log changes faster than this decision can follow it; ask again")
 
     async def _inputs(
@@ -293,15 +294,16 @@ class Engine:
         sticky = request.surface in current.workspace.surfaces_with_sticky
         slates = request.surface in current.workspace.surfaces_with_slates
         if not sticky and not slates:
-            return Inputs()
+            return Inputs(spent=self._spent)
         self._committer.check()
         now, unit = self._clock(), request.unit
 
         def read(connection: Any) -> Inputs:
             draws = ask.sticky_draws(connection, unit, now) if sticky else {}
             if not slates:
-                return Inputs(draws)
-            return Inputs(draws, told(ask.unit_interactions(connection, unit, MOST_INTERACTIONS)))
+                return Inputs(draws, self._spent)
+            did = told(ask.unit_interactions(connection, unit, MOST_INTERACTIONS))
+            return Inputs(draws, self._spent, did)
 
         async with asyncio.timeout_at(deadline):
             return await asyncio.to_thread(self._store.read, read)
@@ -342,6 +344,7 @@ class Engine:
 
     async def _logged(
         self,
+        current: Serving,
         record: DecisionRecord,
         request: DecideRequest,
         deadline: float | None,
@@ -349,13 +352,17 @@ class Engine:
         answer_by = None
         if request.deadline_ms is not None:
             answer_by = record.decided_at + 1_000 * request.deadline_ms
-        entry = decision_entry(record, request, answer_by=answer_by)
+        spent = spends(current, record)
+        entry = decision_entry(record, request, answer_by=answer_by, spends=spent)
         ticket = self._committer.submit(entry, record.decided_at)
         try:
             if deadline is None:
-                return await ticket.done
-            async with asyncio.timeout_at(deadline):
-                return await asyncio.shield(ticket.done)
+                result = await ticket.done
+            else:
+                async with asyncio.timeout_at(deadline):
+                    result = await asyncio.shield(ticket.done)
+            self._note(result, spent)
+            return result
         except StoreLostError as lost:
             if lost.unsure:
                 # If it is in the log after all, it is not what is answered: mark it.
@@ -366,6 +373,17 @@ class Engine:
                 # On its way to the log already, though not what is answered: mark it.
                 self._committer.persist(_void(record), record.decided_at)
             raise
+
+    def _note(self, result: Result, spent: Sequence[Spend]) -> None:
+        """Keep in mind what a result tells that the next attempt or decision turns on."""
+        match result:
+            case Stored():
+                for each in spent:
+                    self._spent[each.key] = self._spent.get(each.key, 0) + each.amount
+            case Overspent(spent=known):
+                self._spent.update(known)
+            case Late(settled_us=settled_us):
+                self._clock.advance(settled_us)
 
     async def recommend(self, request: RecommendRequest) -> Recommended:
         """One slate, and under which id it is in the log.
@@ -391,16 +409,13 @@ class Engine:
                 record = recommended(current, request, decision_id=self._new_id(now), now_us=now)
                 record = await self._filled(current, record, of, inputs, deadline)
                 try:
-                    result = await self._logged(record, of, deadline)
+                    result = await self._logged(current, record, of, deadline)
                 except (StoreError, TimeoutError) as error:
                     self._journal.warning("unlogged", surface=of.surface, why=_why(error))
                     return recommendation(record, current.workspace, unlogged=_why(error))
-                match result:
-                    case Stored(void=void):
-                        why = _DEADLINE if void else None
-                        return recommendation(record, current.workspace, unlogged=why)
-                    case Late():
-                        self._clock.advance(result.settled_us)
+                if isinstance(result, Stored):
+                    why = _DEADLINE if result.void else None
+                    return recommendation(record, current.workspace, unlogged=why)
         except RecsysError as error:
             raise RequestError("filters", f"cannot be: {error}") from error
         except TimeoutError as error:
@@ -693,12 +708,18 @@ class Engine:
     async def follow_once(self) -> None:
         """Serve what another process stored since: its revision, its snapshots."""
         async with self._changing:
-            digest, last, step = await self._answered(
+            digest, last, step, spent = await self._answered(
                 partial(
                     self._store.read,
-                    lambda c: (ask.latest_revision(c), ask.last_snapshot(c), ask.last_promotion(c)),
+                    lambda c: (
+                        ask.latest_revision(c),
+                        ask.last_snapshot(c),
+                        ask.last_promotion(c),
+                        ask.allowances(c),
+                    ),
                 )
             )
+            self._spent.update(spent)
             moved = digest is not None and digest != self.workspace.revision
             if digest is not None and (moved or step != self._promoted):
                 workspace = await self._answered(partial(self._revisions.get, digest))

@@ -3,6 +3,7 @@
 Start at `make_policy`; `policies.types.Policy` is what every policy promises.
 """
 
+from policies.constraints import Guarantee, Guarded, priced
 from policies.errors import PolicyError
 from policies.parameters import ParameterDescription, ParameterFault
 from policies.pmf import apply_floor, draw, normalise
@@ -23,6 +24,8 @@ __all__ = [
     "Context",
     "Feedback",
     "FloatArray",
+    "Guarantee",
+    "Guarded",
     "ParameterDescription",
     "ParameterFault",
     "Policy",
@@ -36,5 +39,6 @@ __all__ = [
     "make_policy",
     "normalise",
     "parameter_faults",
+    "priced",
     "snapshot_digest",
 ]

@@ -8,6 +8,7 @@ import msgspec
 
 from policies import parameters as _parameters
 from policies.base import BasePolicy
+from policies.constraints import GUARDED, restore_guarded
 from policies.counting import UCB1, EpsilonGreedy, Softmax
 from policies.errors import PolicyError
 from policies.linear import LinGreedy, LinSquareCB, LinTS, LinUCB
@@ -73,6 +74,8 @@ def load_policy(data: bytes) -> Policy:
         If the bytes were truncated or altered, or hold no policy that this version can read.
     """
     snapshot = unpack(data)
+    if snapshot.kind == GUARDED:
+        return restore_guarded(snapshot, load_policy)
     policy = _make(snapshot.kind, snapshot.parameters)
     policy.restore(snapshot)
     return policy

@@ -12,7 +12,7 @@ from collections import defaultdict, deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from engine.decide import Inputs, Serving, StickyDraw, decide
+from engine.decide import Inputs, Serving, StickyDraw, decide, spends
 from engine.errors import EngineError
 from engine.ids import uuid7
 from engine.learning import learn
@@ -118,6 +118,7 @@ class _Life:
         self.serving = serving(store, workspace, start, warn)
         self.revisions = Revisions(store)
         self.sticky: defaultdict[str, dict[str, StickyDraw]] = defaultdict(dict)
+        self.spent = store.read(ask.allowances)
         self.underway: list[tuple[int, str, Outcome]] = []
         self.maturing: defaultdict[str, deque[tuple[int, tuple[str | None, ...], float]]]
         self.maturing = defaultdict(deque)
@@ -181,12 +182,15 @@ class _Life:
         record = decide(
             self.serving,
             request,
-            Inputs(self.sticky[request.unit]),
+            Inputs(self.sticky[request.unit], self.spent),
             decision_id=self._decision_id(visit),
             now_us=visit.at_us,
             origin="simulate",
         )
-        entry = decision_entry(record, request)
+        spent = spends(self.serving, record)
+        for each in spent:
+            self.spent[each.key] = self.spent.get(each.key, 0) + each.amount
+        entry = decision_entry(record, request, spends=spent)
         self.sticky[request.unit] |= entry.sticky
         horizon = self.workspace.surfaces[record.surface].reward_horizon_us
         self.last_maturity = max(

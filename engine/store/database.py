@@ -15,7 +15,7 @@ from engine.store.postgres import PostgresBackend
 from engine.store.sqlite import SqliteBackend
 from engine.store.write import write_entries
 
-HEAD = "0004"
+HEAD = "0005"
 """The migration that this code reads and writes."""
 
 T = TypeVar("T")

@@ -390,6 +390,12 @@ def closed(
     ]
 
 
+def allowances(connection: Connection) -> dict[str, int]:
+    """By key, how much is spent."""
+    a = schema.allowances.c
+    return {row.key: row.spent for row in connection.execute(select(a.key, a.spent))}
+
+
 def closed_by(connection: Connection, learner: str, until_us: int) -> int:
     """How many of a learner's choices closed by a time."""
     x = schema.learnables.c

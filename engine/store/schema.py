@@ -203,6 +203,13 @@ interactions = Table(
     Index("interactions_unit", "unit", "occurred_at"),
 )
 
+allowances = Table(
+    "allowances",
+    metadata,
+    Column("key", _text(500), primary_key=True),
+    Column("spent", BigInteger, nullable=False),
+)
+
 voids = Table(
     "voids",
     metadata,

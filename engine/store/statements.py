@@ -109,6 +109,10 @@ def _in_conflict(statement: Any, table: Table) -> Insert:
             set_={c: new[c] for c in ("assigned_at", "decision_id", "probability", "factors")},
             where=new.assigned_at < table.c.assigned_at,
         )
+    elif table is schema.allowances:
+        result = statement.on_conflict_do_update(
+            index_elements=["key"], set_={"spent": statement.excluded.spent}
+        )
     elif table.name in _ONLY_IF_NEW:
         result = statement.on_conflict_do_nothing()
     return result

@@ -27,6 +27,7 @@ from engine.log import (
     Late,
     Outcome,
     OutcomesEntry,
+    Overspent,
     Position,
     PromotionEntry,
     Refused,
@@ -112,6 +113,8 @@ class _Batch:
         self.item_changes = 0
         self.units: dict[str, str] = {}
         self.interactions: dict[str, tuple[str, str]] = {}
+        self.spent: dict[str, int] = {}
+        self.spending: dict[str, int] = {}
         self.rows: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
 
     def look_up_stored(self, decisions: Sequence[DecisionEntry]) -> None:
@@ -135,6 +138,10 @@ class _Batch:
         s = schema.sticky_draws.c
         for row in self._matching([s.key, *schema.sticky_draws.c], keys):
             self._note_draw(row.key, sticky_draw_of(row))
+        a = schema.allowances.c
+        spending = [spend.key for e in decisions for spend in e.spends]
+        for row in self._matching([a.key, a.spent], spending):
+            self.spent[row.key] = row.spent
         o = schema.outcomes.c
         named = [o_.outcome_id for o_ in outcomes] + [o_.corrects for o_ in outcomes if o_.corrects]
         columns = [o.outcome_id, o.digest, o.metric, o.decision_id, o.unit]
@@ -220,6 +227,11 @@ class _Batch:
         taken = {key: self.sticky[key] for key in entry.sticky if self._is_taken(key, entry)}
         if taken:
             return StickyTaken(taken)
+        spent = {s.key: self.spent.get(s.key, 0) for s in entry.spends}
+        if any(spent[s.key] + s.amount > s.most for s in entry.spends):
+            return Overspent(spent)
+        for spend in entry.spends:
+            self.spent[spend.key] = self.spending[spend.key] = spent[spend.key] + spend.amount
         if record.request_id is not None:
             self.requests[record.request_id] = (entry.data, entry.request_digest)
         self.decided.add(record.decision_id)
@@ -504,6 +516,7 @@ class _Batch:
 
     def flush(self) -> None:
         """Insert all rows; those of content-addressed and first-time tables only if new."""
+        self.rows["allowances"] = [{"key": k, "spent": v} for k, v in self.spending.items()]
         for name, rows in self.rows.items():
             if rows:
                 statement, given = inserting(self.connection.dialect, name, _distinct(name, rows))

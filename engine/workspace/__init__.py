@@ -4,6 +4,7 @@ from engine.workspace.check import canonical_content, load_workspace, workspace_
 from engine.workspace.item_rules import ItemRule
 from engine.workspace.model import (
     Attribute,
+    Budget,
     Candidate,
     Gate,
     Guardrail,
@@ -22,6 +23,7 @@ from engine.workspace.source import written
 
 __all__ = [
     "Attribute",
+    "Budget",
     "Candidate",
     "Gate",
     "Guardrail",

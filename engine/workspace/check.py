@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import asdict
 
 from attribution.metrics import MetricSpec
 from engine.errors import ConfigurationError, Fault, RuleError
@@ -19,7 +20,9 @@ from engine.rules import Rule, parse
 from engine.workspace.grid import expand
 from engine.workspace.model import (
     Attribute,
+    Budget,
     Candidate,
+    Conservative,
     Gate,
     Guardrail,
     HardRule,
@@ -34,6 +37,7 @@ from engine.workspace.model import (
 from engine.workspace.schema import (
     EMBEDDED,
     ActionPart,
+    BudgetPart,
     CandidatePart,
     ExperimentPart,
     MetricPart,
@@ -47,7 +51,14 @@ from engine.workspace.shape import validated
 from engine.workspace.slates import compile_items, compile_recommenders, compile_slates
 from engine.workspace.source import Path_, Source, canonical, digest, read
 from experiments import Design, Experiment, ExperimentError, Holdout, Pin, UsePolicy, Variant
-from policies import POLICY_KINDS, Action, PolicyError, action_refusal, parameter_faults
+from policies import (
+    POLICY_KINDS,
+    Action,
+    Guarantee,
+    PolicyError,
+    action_refusal,
+    parameter_faults,
+)
 
 _OWN_POLICY_KEYS = frozenset(PolicyPart.model_fields)
 
@@ -294,7 +305,36 @@ class _Compiler:
             values={a: action.value for a, action in part.actions.items()},
             rules=own,
             slates={a: tuple(x.slates) for a, x in part.actions.items() if x.slates},
+            budgets=self._budgets(path, part, declared),
         )
+
+    def _budgets(self, path: Path_, part: SlotPart, declared: Iterable[str]) -> tuple[Budget, ...]:
+        paths = {
+            f"{id_}.{variant}"
+            for experiments in self.parts.layers.values()
+            for id_, experiment in experiments.items()
+            for variant in experiment.variants
+        }
+        seen: set[str] = set()
+        for index, budget in enumerate(part.budgets):
+            place: Path_ = (*path, "budgets", index)
+            if budget.id in seen:
+                self.source.fault((*place, "id"), "is of two budgets; rename one", budget.id)
+            seen.add(budget.id)
+            if budget.cost > budget.limit:
+                self.source.fault((*place, "cost"), "is more than the `limit`", budget.cost)
+            if budget.variant is not None:
+                self._refer((*place, "variant"), budget.variant, paths, "experiment.variant")
+            for at, action in enumerate(budget.actions):
+                if action == part.default:
+                    self.source.fault(
+                        (*place, "actions", at),
+                        "is the slot's default, which must always be servable; name other actions",
+                        action,
+                    )
+                else:
+                    self._refer((*place, "actions", at), action, declared, "action of the slot")
+        return tuple(_budget(budget) for budget in part.budgets)
 
     def _action(self, path: Path_, id_: str, part: ActionPart) -> Action:
         try:
@@ -386,7 +426,17 @@ class _Compiler:
             salt=part.salt or id_,
             shared=part.shared,
             segments=segments,
+            when=self._when(path, id_, part),
+            abstain=part.abstain,
+            conservative=self._conservative(path, id_, part),
         )
+        if part.abstain and not (POLICY_KINDS[part.kind].learns and part.floor > 0):
+            self.source.fault(
+                (*path, "abstain"),
+                "waits for what is learned, and the default alone teaches nothing of others; "
+                "choose a kind that learns, and a `floor`",
+                part.abstain,
+            )
         if part.candidate is None:
             return spec
         return replace(spec, candidate=self._candidate(path, spec, part, part.candidate))
@@ -421,6 +471,34 @@ class _Compiler:
             mode=candidate.mode,
             gate=Gate(gate.alpha, gate.margin, gate.rows),
         )
+
+    def _when(self, path: Path_, id_: str, part: PolicyPart) -> Rule | None:
+        if part.when is None:
+            return None
+        return self._rule_everywhere((*path, "when"), id_, part.when)
+
+    def _conservative(self, path: Path_, id_: str, part: PolicyPart) -> Conservative | None:
+        asked = part.conservative
+        if asked is None:
+            return None
+        path = (*path, "conservative")
+        kind = part.candidate.kind if part.candidate else part.kind
+        if not POLICY_KINDS[part.kind].learns and not (
+            kind in POLICY_KINDS and POLICY_KINDS[kind].learns
+        ):
+            self.source.fault(path, "is for a kind that learns", part.kind)
+        if part.draw == "sticky":
+            self.source.fault(path, "counts decisions of their own; set `draw: decision`")
+        for surface in sorted({slot.partition(".")[0] for slot in self.policy_users.get(id_, {})}):
+            reach = _reach(self.parts.surfaces[surface])
+            if reach is None or reach[0] < 0:
+                self.source.fault(
+                    path,
+                    f'keeps a share of the default\'s reward, and that of surface "{surface}" may '
+                    f"be {'anything' if reach is None else f'{reach[0]:g}'}; declare each metric's "
+                    "`range`, and weigh it so that no reward is negative",
+                )
+        return Conservative(asked.alpha, asked.delta, asked.share)
 
     def _judgeable(self, path: Path_, id_: str) -> None:
         """What a gate compares must have a range, and a guardrail some room to be shown in."""
@@ -477,19 +555,23 @@ class _Compiler:
                 )
 
     def _segments(self, path: Path_, id_: str, part: PolicyPart) -> tuple[tuple[str, Rule], ...]:
-        surfaces = {slot.partition(".")[0] for slot in self.policy_users.get(id_, {})}
         compiled = []
         for index, segment in enumerate(part.segments):
-            place: Path_ = (*path, "segments", index, "when")
-            rule: Rule | None = None
-            for surface in sorted(surfaces):
-                types = {n: a.type for n, a in self.parts.surfaces[surface].attributes.items()}
-                rule = self._parsed(place, segment.when, types, surface)
-            if not surfaces:
-                rule = self._parsed(place, segment.when, {}, None)
+            rule = self._rule_everywhere((*path, "segments", index, "when"), id_, segment.when)
             if rule:
                 compiled.append((segment.id, rule))
         return tuple(compiled)
+
+    def _rule_everywhere(self, place: Path_, id_: str, text: str) -> Rule | None:
+        """A policy's rule, which must be one on every surface that it serves."""
+        surfaces = {slot.partition(".")[0] for slot in self.policy_users.get(id_, {})}
+        rule: Rule | None = None
+        for surface in sorted(surfaces):
+            types = {n: a.type for n, a in self.parts.surfaces[surface].attributes.items()}
+            rule = self._parsed(place, text, types, surface)
+        if not surfaces:
+            rule = self._parsed(place, text, {}, None)
+        return rule
 
     def _feature_names(self, path: Path_, id_: str, parameters: Mapping[str, Any]) -> None:
         names = parameters.get("features")
@@ -665,8 +747,32 @@ def _learner(
     policy: PolicySpec, surfaces: Mapping[str, Surface], slot: str, scope: str | None, mode: Mode
 ) -> Learner:
     surface, _, slot_id = slot.partition(".")
+    asked = policy.conservative
+    if asked is not None and mode != "apprentice":
+        low, high = surfaces[surface].reward_range or (0.0, 1.0)
+        default = surfaces[surface].slots[slot_id].default
+        guarantee = Guarantee(default, asked.alpha, asked.delta, asked.share, low, high)
+        policy = replace(policy, guarantee=guarantee)
     spec = _spec(policy, surfaces[surface], mode)
     return Learner(learner_id(policy, slot, scope), policy, surface, slot_id, spec, mode)
+
+
+def _budget(part: BudgetPart) -> Budget:
+    return Budget(
+        part.id, frozenset(part.actions), part.limit, part.period, part.cost, part.pace,
+        part.variant,
+    )  # fmt: skip
+
+
+def _reach(part: SurfacePart) -> tuple[float, float] | None:
+    """The least and largest possible reward of a surface's decision; None where not known."""
+    ends = []
+    for metric, weight in part.reward.items():
+        known = part.metrics.get(metric)
+        if known is None or known.range is None:
+            return None
+        ends.append(sorted(weight * end for end in known.range))
+    return sum(e[0] for e in ends), sum(e[1] for e in ends)
 
 
 def _feature_types(path: Path_, source: Source, part: SlotPart) -> dict[str, str]:
@@ -703,4 +809,6 @@ def _spec(policy: PolicySpec, surface: Surface, mode: Mode) -> str:
     }
     if mode == "apprentice":
         content["mode"] = mode
+    if policy.guarantee is not None:
+        content["guarantee"] = {**asdict(policy.guarantee), "floor": policy.floor}
     return hashlib.sha256(canonical(content)).hexdigest()[:16]

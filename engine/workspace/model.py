@@ -11,7 +11,7 @@ from attribution.metrics import MetricSpec
 from engine.rules import Rule
 from engine.workspace.item_rules import ItemRule
 from experiments import Design, Pin, UsePolicy
-from policies import Action
+from policies import Action, Guarantee
 from recsys.catalogue import ItemSchema
 from recsys.plan import SlatePlan
 
@@ -88,10 +88,40 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Conservative:
+    """The least share of the default's reward, 1 − ``alpha``, that is kept but with ``delta``.
+
+    ``share`` is the default's least probability while the policy has a say.
+    """
+
+    alpha: float
+    delta: float
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How much may be spent on some actions in each period, counted from 1970-01-01 UTC.
+
+    ``variant`` (``experiment.variant``) confines it to decisions on that path.
+    """
+
+    id: str
+    actions: frozenset[str]
+    limit: int
+    period_us: int
+    cost: int
+    pace: bool
+    variant: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class PolicySpec:
     """A declared policy: how to make it and how its draws are made.
 
-    A candidate's own is the policy's with another kind and other parameters.
+    A candidate's own is the policy's with another kind and other parameters. Where ``when`` is not
+    true the default is served; before ``abstain`` decisions are learned it is served but for the
+    floor. A learner's own has the ``guarantee`` that ``conservative`` asks for.
     """
 
     id: str
@@ -104,6 +134,10 @@ class PolicySpec:
     shared: bool
     segments: tuple[tuple[str, Rule], ...]
     candidate: Candidate | None = None
+    when: Rule | None = None
+    abstain: int = 0
+    conservative: Conservative | None = None
+    guarantee: Guarantee | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +152,7 @@ class Slot:
     values: Mapping[str, Any]
     rules: tuple[HardRule, ...]
     slates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    budgets: tuple[Budget, ...] = ()
 
     @cached_property
     def action_ids(self) -> tuple[str, ...]:

@@ -135,6 +135,18 @@ class RulePart(_Part):
     owner: Text | None = None
 
 
+class BudgetPart(_Part):
+    """How often some actions may be served in a period, and whether their price paces them."""
+
+    id: Id
+    actions: Annotated[list[Id], Field(min_length=1)]
+    limit: Annotated[int, Field(ge=1)]
+    period: PositiveDuration
+    cost: Annotated[int, Field(ge=1)] = 1
+    pace: bool = True
+    variant: str | None = None
+
+
 class SlotPart(_Part):
     """One choice on a surface."""
 
@@ -142,6 +154,7 @@ class SlotPart(_Part):
     actions: Annotated[dict[Id, ActionPart], Field(min_length=1)]
     policy: Id | None = None
     rules: list[RulePart] = []
+    budgets: list[BudgetPart] = []
 
 
 class SurfacePart(_Part):
@@ -174,6 +187,14 @@ class GatePart(_Part):
     rows: Annotated[int, Field(ge=100)] = 1_000
 
 
+class ConservativePart(_Part):
+    """A share of the default's reward that is lost with a small probability only."""
+
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    delta: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    share: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+
+
 class CandidatePart(_Part):
     """Another kind, or other parameters, that learns in a policy's place without serving."""
 
@@ -199,6 +220,9 @@ class PolicyPart(_Part):
     shared: bool = False
     segments: list[SegmentPart] = []
     candidate: CandidatePart | None = None
+    when: Annotated[str, Field(min_length=1)] | None = None
+    abstain: Annotated[int, Field(ge=0)] = 0
+    conservative: ConservativePart | None = None
 
 
 class HoldoutPart(_Part):

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.engine import make_url
 
-from engine.decide import Inputs, Model, Serving, StickyDraw, decide
+from engine.decide import Inputs, Model, Serving, StickyDraw, decide, spends
 from engine.ids import uuid7
 from engine.learning import Learned, learn
 from engine.log import Outcome, OutcomesEntry, Result, Stored, decision_entry
@@ -65,11 +65,12 @@ def decided(
     number: int = 0,
     at: int = NOW,
     sticky: Mapping[str, StickyDraw] | None = None,
+    spent: Mapping[str, int] | None = None,
     **request: Any,
 ) -> DecisionRecord:
     """The decision number ``number`` on a surface for a user."""
     asked = DecideRequest(surface=surface, user_id=str(unit), **request)
-    inputs = Inputs(sticky or {})
+    inputs = Inputs(sticky or {}, spent or {})
     return decide(serving, asked, inputs, decision_id=uuid7(at, number), now_us=at)
 
 
@@ -115,11 +116,12 @@ class Desk:
         record = decide(
             self.serving,
             asked,
-            Inputs(seen),
+            Inputs(seen, self.store.read(ask.allowances)),
             decision_id=decision_id or uuid7(at, self._number),
             now_us=at,
         )
-        (result,) = self.store.write([decision_entry(record, asked)], at)
+        entry = decision_entry(record, asked, spends=spends(self.serving, record))
+        (result,) = self.store.write([entry], at)
         assert result == Stored(), result
         return record
 
