@@ -35,7 +35,8 @@ from engine.workspace import Recommender, Slate, Workspace
 from experiments import bucket
 from recsys import Slate as Filled
 from recsys.call import PERSONALISATION, Call, Interaction, SlateKind
-from recsys.recommend import recommend, recompose
+from recsys.recommend import recommend
+from recsys.replay import recompose
 from recsys.rules import Except, Fresh
 from recsys.rules import ItemRule as AnyRule
 

@@ -440,7 +440,7 @@ class _Mix:
         self._sum = np.zeros(len(mix))
         self._n = 0
         self._divergence = 0.0
-        self._after = np.zeros(0)
+        self._after: FloatArray = np.zeros(0)
 
     def gained(self) -> FloatArray:
         each = (1.0 - _SMOOTHING) / (self._n + 1)
@@ -448,7 +448,7 @@ class _Mix:
         logs = np.log(smooth)
         terms = self._p[:, None] * (np.log(smooth[:, None] + each * self._share) - logs[:, None])
         closer = np.bincount(self._owner, terms.ravel()[self._term], len(self._groups.lengths))
-        self._after = self._entropy - float(np.einsum("c,c->", self._p, logs)) - closer
+        self._after = np.asarray(self._entropy - float(np.einsum("c,c->", self._p, logs)) - closer)
         # Of no items there is no mix, so that all gains sum to −weight · the slate's divergence.
         return np.asarray(self._weight * (self._divergence - self._after))
 
