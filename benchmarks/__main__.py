@@ -12,6 +12,8 @@ from benchmarks import (
     exporting,
     lift,
     policies,
+    recsys_accuracy,
+    recsys_retrieval,
     replicas,
     serving,
 )
@@ -23,6 +25,8 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "exporting": exporting.main,
     "lift": lift.main,
     "policies": policies.main,
+    "recsys_accuracy": recsys_accuracy.main,
+    "recsys_retrieval": recsys_retrieval.main,
     "replicas": replicas.main,
     "serving": serving.main,
 }

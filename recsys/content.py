@@ -60,6 +60,11 @@ class Content:
     def _told(self) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         return np.diff(self._attributes.indptr) > 0, np.asarray(self._vectors.any(axis=1))
 
+    @property
+    def says_something(self) -> bool:
+        """Whether anything comparable is told of any item."""
+        return any(bool(told.any()) for told in self._told)
+
     def similarities(self, rows: Rows, others: Rows | None = None) -> Floats:
         """(m, o) in [-1, 1]: of some items with others, with all n if none are named."""
         by_attributes, by_vectors = self._attributes, self._vectors
