@@ -291,26 +291,33 @@ def _distinct(*several: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def told(interactions: Sequence[UnitInteraction]) -> tuple[Interaction, ...]:
-    """What a unit did with items, the oldest first, as later corrections leave it.
+    """What a unit did with items, the oldest first, as later corrections leave it."""
+    held = sorted(standing(interactions), key=lambda held: held[0].occurred_at)
+    return tuple(Interaction(one.item_id, one.kind, one.occurred_at, value) for one, value in held)
+
+
+def standing(
+    interactions: Sequence[UnitInteraction],
+) -> list[tuple[UnitInteraction, float]]:
+    """Interactions with their values, as later corrections leave them, in the order given.
 
     One whose value was corrected to 0 did not happen.
     """
-    standing = {one.interaction_id: one for one in interactions if one.corrects is None}
-    values = {id_: one.value for id_, one in standing.items()}
-    first = {id_: id_ for id_ in standing}
+    values = {one.interaction_id: one.value for one in interactions if one.corrects is None}
+    first = {id_: id_ for id_ in values}
     undone: set[str] = set()
-    for one in sorted(interactions, key=lambda one: one.received_at):
+    corrections = [one for one in interactions if one.corrects is not None]
+    for one in sorted(corrections, key=lambda one: one.received_at):
         original = first.get(one.corrects or "")
         if original is not None:
             first[one.interaction_id] = original
             values[original] = one.value
             (undone.add if one.value == 0 else undone.discard)(original)
-    ordered = sorted(standing.values(), key=lambda one: one.occurred_at)
-    return tuple(
-        Interaction(one.item_id, one.kind, one.occurred_at, values[one.interaction_id])
-        for one in ordered
-        if one.interaction_id not in undone
-    )
+    return [
+        (one, values[one.interaction_id])
+        for one in interactions
+        if one.corrects is None and one.interaction_id not in undone
+    ]
 
 
 def owned_by(history: Sequence[Interaction]) -> tuple[str, ...]:
@@ -353,7 +360,7 @@ def fill(
         versions={
             "items": str(shelf.change),
             "recommender": recommender,
-            "model": source.digest,
+            "model": source.version,
         },
         timer=timer,
     )

@@ -76,11 +76,13 @@ from engine.record import DecisionRecord, decode_record, fillings_of
 from engine.replay import Replay, replay
 from engine.request import DecideRequest, RecommendRequest, check_id
 from engine.revisions import Revisions, activate, check_succession, revision_entry
+from engine.shelf import with_models
 from engine.slating import Filler
 from engine.standing import check_learner
 from engine.stocking import stocked
-from engine.store import Store
+from engine.store import ModelStore, Store
 from engine.store import read as ask
+from engine.training import Following, followed
 from engine.workspace import Workspace, load_workspace
 from recsys.errors import RecsysError
 
@@ -91,6 +93,7 @@ _MOST_TRIES = 4
 _MOST_AHEAD_US = 60_000_000
 _LONGEST_PROBE_S = 1.0
 _FOLLOW_EVERY_S = 1.0
+_KEEP_UP_EVERY_S = 30.0
 _DEADLINE = "deadline"
 _UNAVAILABLE = "the log is unavailable"
 _FAULTS = {"NotFoundError": NotFoundError, "RequestError": RequestError}
@@ -174,6 +177,9 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         # Beginnings first: a replica that follows the revision must find them, not make its own.
         self._serving = stocked(store, serving(store, workspace, self._clock(), self._warn), None)
+        self._models = ModelStore(store.url)
+        self._following: dict[str, Following] = {}
+        self._serving = self._modelled(kept_up=True)
         activate(store, workspace, self._clock)
         self._filler = Filler(external)
         self._committer = Committer(store, self._clock, observe_commit, longest_s=store.longest_s)
@@ -185,6 +191,7 @@ class Engine:
         self._spent: dict[str, int] = store.read(ask.allowances)
         if store.shared:
             self._tasks.append(asyncio.create_task(self._follow_forever(), name="following"))
+        self._tasks.append(asyncio.create_task(self._follow_models(), name="models"))
         self._reload_fault: str | None = None
         self._learning_fault: str | None = None
 
@@ -488,6 +495,53 @@ class Engine:
             current = self._serving
             fresh = await self._answered(partial(stocked, self._store, current, current.shelf))
             self._serving = fresh
+
+    # Models of recommenders ---------------------------------------------------------------------
+
+    def _modelled(self, *, kept_up: bool) -> Serving:
+        """What serves, with the models that were trained last, and kept up if asked."""
+        current = self._serving
+        if current.shelf is None:
+            return current
+        until = self._store.read(ask.last_interaction) if kept_up else None
+        found = followed(
+            self._store,
+            self._models,
+            current.workspace,
+            self._following,
+            current.shelf.catalogue,
+            self._warn,
+            until=until,
+        )
+        if found == self._following:
+            return current
+        self._following = found
+        models = {id_: of.versioned for id_, of in found.items()}
+        return replace(current, shelf=with_models(current.shelf, models))
+
+    async def follow_models(self, *, kept_up: bool = False) -> None:
+        """Serve the models that were trained since, and what units did since, if that is asked."""
+        async with self._changing:
+            before = self._serving
+            self._serving = await asyncio.to_thread(partial(self._modelled, kept_up=kept_up))
+        if self._serving is not before and self._serving.shelf is not None:
+            versions = {id_: of.version for id_, of in self._serving.shelf.models.items()}
+            self._journal.info("recommends", models=versions)
+
+    async def _follow_models(self) -> None:
+        told, seconds = None, 0.0
+        while not await self._stopped(_FOLLOW_EVERY_S):
+            seconds += _FOLLOW_EVERY_S
+            kept_up = seconds >= _KEEP_UP_EVERY_S
+            if kept_up:
+                seconds = 0.0
+            try:
+                await self.follow_models(kept_up=kept_up)
+                told = None
+            except EngineError as error:
+                if str(error) != told:
+                    told = str(error)
+                    self._warn(told)
 
     async def _answered_before(self, request: DecideRequest) -> Repeated | None:
         """What a request was answered, though this revision would refuse it."""

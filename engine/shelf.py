@@ -6,36 +6,54 @@ A shelf is one value that is replaced whole, so that no slate ever sees half of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from engine.items import StoredItem
 from engine.workspace import Items
+from recsys.bound import BoundModel, bind
 from recsys.call import Call, SlateKind
 from recsys.candidates import Candidates, CandidateSource
 from recsys.catalogue import Catalogue, Mask
+from recsys.errors import RecsysError
+from recsys.model import Model
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What proposes items, and the digest of the model that it is."""
+    """What proposes items, and which version of it: of a model its digest.
+
+    Beside the digest stands the position of the last interaction of the log that it was kept up
+    with, if there was any since it was trained.
+    """
 
     candidates: CandidateSource
-    digest: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Versioned:
+    """A trained model, and the version that traces name."""
+
+    model: Model
+    version: str
 
 
 @dataclass(frozen=True, eq=False)
 class Shelf:
-    """What slates are filled from: a state of the catalogue, and a source for each recommender.
+    """What slates are filled from: a state of the catalogue, and each recommender's model.
 
-    ``change`` is the last entry about items that the catalogue holds.
+    ``change`` is the last entry about items that the catalogue holds; ``sources`` are the models
+    that know some of its items, bound to it.
     """
 
     catalogue: Catalogue
-    change: int
-    sources: Mapping[str, Source]
+    change: int = 0
+    models: Mapping[str, Versioned] = field(default_factory=dict)
+    sources: Mapping[str, Source] = field(default_factory=dict)
 
     def source(self, recommender: str) -> Source:
         """What proposes items for a recommender; before a model is trained, the newest items."""
@@ -129,4 +147,36 @@ def restocked(shelf: Shelf, items: Items, news: Mapping[str, StoredItem], change
     blocked = sorted(id_ for id_, item in present.items() if item.blocked)
     if blocked:
         catalogue = catalogue.block(blocked)
-    return replace(shelf, catalogue=catalogue, change=change)
+    return with_catalogue(shelf, catalogue, change)
+
+
+def with_catalogue(shelf: Shelf, catalogue: Catalogue, change: int) -> Shelf:
+    """The shelf with another state of the catalogue, its models bound to that."""
+    return _bound(catalogue, change, shelf.models, shelf.sources)
+
+
+def with_models(shelf: Shelf, models: Mapping[str, Versioned]) -> Shelf:
+    """The shelf with other models."""
+    return _bound(shelf.catalogue, shelf.change, models, shelf.sources)
+
+
+def _bound(
+    catalogue: Catalogue,
+    change: int,
+    models: Mapping[str, Versioned],
+    before: Mapping[str, Source],
+) -> Shelf:
+    sources = {}
+    for id_, of in models.items():
+        known = before.get(id_)
+        bound = known.candidates if known else None
+        if isinstance(bound, BoundModel) and bound.model is of.model:
+            if bound.catalogue is catalogue:
+                sources[id_] = Source(bound, of.version)
+                continue
+        else:
+            bound = None
+        # A model that knows none of the items proposes none of them: the newest ones stand in.
+        with suppress(RecsysError):
+            sources[id_] = Source(bind(of.model, catalogue, bound), of.version)
+    return Shelf(catalogue, change, models, sources)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli import data, demo, keys, promotion, reports, serving
+from api.cli import data, demo, keys, promotion, recommender, reports, serving
 from api.cli.console import err, out, print_json
 from engine.errors import ConfigurationError, Fault
 from engine.version import __version__
@@ -32,6 +32,10 @@ app.command("promote")(promotion.promote)
 app.command("rollback")(promotion.rollback)
 app.command("replay")(data.replay)
 app.command("forget")(data.forget)
+app.command("load-items")(recommender.load_items)
+app.command("load-interactions")(recommender.load_interactions)
+app.command("train-recs")(recommender.train_recs)
+app.command("eval-recs")(recommender.eval_recs)
 app.command("lift")(reports.lift)
 app.command("ope")(reports.ope)
 

@@ -19,9 +19,11 @@ from engine.workspace.model import (
     Workspace,
     learner_id,
 )
+from engine.workspace.schema import EMBEDDED
 from engine.workspace.source import written
 
 __all__ = [
+    "EMBEDDED",
     "Attribute",
     "Budget",
     "Candidate",

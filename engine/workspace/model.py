@@ -14,6 +14,7 @@ from experiments import Design, Pin, UsePolicy
 from policies import Action, Guarantee
 from recsys.catalogue import ItemSchema
 from recsys.plan import SlatePlan
+from recsys.settings import TrainSettings
 
 _PARTS = frozenset({"sum", "count"})
 
@@ -264,13 +265,17 @@ class Slate:
 
 @dataclass(frozen=True, slots=True)
 class Recommender:
-    """Where candidates come from; one over HTTP has an address and another to fall back on."""
+    """Where candidates come from; one over HTTP has an address and another to fall back on.
+
+    ``train`` says how the model of an embedded one is made.
+    """
 
     id: str
     url: str | None = None
     deadline_us: int = 0
     fallback: str | None = None
     key_from: str | None = None
+    train: TrainSettings = field(default_factory=TrainSettings)
 
 
 @dataclass(frozen=True)

@@ -401,6 +401,7 @@ class RecommenderPart(_Part):
     deadline: PositiveDuration | None = None
     fallback: Id | None = None
     key_from: Name | None = None
+    train: dict[Name, JsonValue] = {}
 
 
 class WorkspacePart(_Part):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
+
+import msgspec
 
 from engine.errors import RuleError
 from engine.rules import parse
@@ -25,6 +28,7 @@ from recsys.errors import RecsysError
 from recsys.plan import Calibration, Composing, Diversity, Exploration, Limit, Pin, SlatePlan
 from recsys.rules import Grade
 from recsys.rules import ItemRule as AnyRule
+from recsys.settings import TrainSettings
 
 _DAY_US = 86_400_000_000
 _KINDS: Mapping[str, ColumnKind] = {
@@ -85,8 +89,10 @@ def compile_recommenders(
             for key in ("url", "deadline", "fallback", "key_from"):
                 if getattr(part, key) is not None:
                     source.fault((*path, key), "is only for `kind: http`; remove one of them")
-            found[id_] = Recommender(id_)
+            found[id_] = Recommender(id_, train=_settings((*path, "train"), part, source))
             continue
+        if part.train:
+            source.fault((*path, "train"), "is only for `kind: embedded`; remove one of them")
         if id_ == EMBEDDED:
             source.fault((*path, "kind"), "is of the one that is always here; rename yours", "http")
         if part.url is None:
@@ -98,6 +104,21 @@ def compile_recommenders(
             id_, part.url, part.deadline or _DEADLINE_US, fallback, part.key_from
         )
     return found
+
+
+def _settings(path: Path_, part: RecommenderPart, source: Source) -> TrainSettings:
+    for name in part.train:
+        if name not in TrainSettings.__struct_fields__:
+            near = get_close_matches(name, TrainSettings.__struct_fields__, n=1)
+            hint = f'did you mean "{near[0]}"? ' if near else ""
+            known = ", ".join(sorted(TrainSettings.__struct_fields__))
+            source.fault((*path, name), f"is no setting; {hint}Known: {known}")
+    known_only = {k: v for k, v in part.train.items() if k in TrainSettings.__struct_fields__}
+    try:
+        return msgspec.convert(known_only, TrainSettings)
+    except (msgspec.ValidationError, RecsysError) as error:
+        source.fault(path, f"cannot be: {error}", part.train)
+        return TrainSettings()
 
 
 def compile_slates(

@@ -1,0 +1,289 @@
+"""What is logged trains models that a running server follows."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.ids import rfc3339, system_clock
+from engine.store import ModelStore, Store
+from engine.store.models import MOST_KEPT
+from engine.training import as_table, logged, train_recommender
+from engine.workspace import load_workspace
+from tests.api.running import InProcess, evenhand
+from tests.engine.build import DAY, HOUR
+
+TASTES = {"thriller": [f"t{i}" for i in range(6)], "comedy": [f"c{i}" for i in range(6)]}
+CINEMA = """
+items:
+  attributes: {genre: {type: string, role: category}}
+  interactions: {watch: finish}
+surfaces:
+  home:
+    owner: tv@example.com
+    attributes: {kids: boolean}
+    metrics: {watch: {window: 1d}}
+    slots:
+      rows:
+        default: all
+        actions:
+          all: {value: {}, slates: [for_you]}
+slates:
+  for_you:
+    owner: tv@example.com
+    k: 3
+    keep_out: {recent: {finish: 7d}}
+"""
+
+
+@pytest.fixture
+def cinema(tmp_path: Path) -> Path:
+    folder = tmp_path / "workspace"
+    folder.mkdir()
+    (folder / "cinema.yaml").write_text(CINEMA, encoding="utf-8")
+    return folder
+
+
+def tell_titles(served: InProcess) -> None:
+    titles = [
+        {"item_id": id_, "attributes": {"genre": genre}}
+        for genre, ids in TASTES.items()
+        for id_ in ids
+    ]
+    assert served.post("/v1/items", titles).status_code == 200
+
+
+def watch(served: InProcess, user: str, *items: str, days_ago: float = 10) -> None:
+    at = rfc3339(system_clock() - int(days_ago * DAY))
+    outcomes = [
+        {
+            "outcome_id": f"{user}-{item}",
+            "user_id": user,
+            "metric": "watch",
+            "value": 1.0,
+            "item_id": item,
+            "occurred_at": at,
+        }
+        for item in items
+    ]
+    assert served.post("/v1/outcomes", outcomes).status_code == 200
+
+
+def watch_by_taste(served: InProcess) -> None:
+    """Each of twenty viewers watches five titles of one genre."""
+    for number in range(20):
+        ids = TASTES["thriller" if number % 2 else "comedy"]
+        watch(served, f"v{number}", *(i for at, i in enumerate(ids) if at != number % 6))
+
+
+def items(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = answer["slates"]["for_you"]["items"]
+    return found
+
+
+def model_of(served: InProcess, answer: dict[str, Any]) -> str:
+    document = served.get(f"/v1/decisions/{answer['decision_id']}").json()
+    version: str = document["slates"]["for_you"]["versions"]["model"]
+    return version
+
+
+def trained(database: str, folder: Path) -> str:
+    """The digest of a model that another process trained."""
+    workspace = load_workspace(folder)
+    with Store(database) as store:
+        return train_recommender(
+            store,
+            ModelStore(database),
+            workspace,
+            workspace.recommenders["embedded"],
+            now_us=system_clock(),
+        ).digest
+
+
+def test_what_is_logged_changes_what_is_recommended(cinema: Path, tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/log.db"
+    with InProcess(cinema, database) as served:
+        tell_titles(served)
+        watch_by_taste(served)
+        watch(served, "fan", "t0", "t1", days_ago=1)
+        before = served.decide("fan")
+        assert model_of(served, before) == ""
+        assert {item["reason"] for item in items(before)} == {"newest"}
+        digest = trained(database, cinema)
+        served.run(served.engine.follow_models)
+        after = served.decide("fan")
+        assert model_of(served, after) == digest
+        # Of the fan's genre, and nothing that was finished this week.
+        assert {item["item_id"] for item in items(after)} <= {"t2", "t3", "t4", "t5"}
+        assert {item["because"] for item in items(after)} <= {"t0", "t1"}
+        replayed = served.post(f"/v1/decisions/{before['decision_id']}/replay").json()
+        assert replayed["identical"]
+        assert any(event == "recommends" for event, _ in served.journal.entries)
+
+
+def test_a_restarted_server_has_the_model_from_the_start(cinema: Path, tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/log.db"
+    with InProcess(cinema, database) as served:
+        tell_titles(served)
+        watch_by_taste(served)
+    digest = trained(database, cinema)
+    with InProcess(cinema, database) as served:
+        assert model_of(served, served.decide("v1")) == digest
+
+
+def test_somebody_without_history_gets_what_is_popular(cinema: Path, tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/log.db"
+    with InProcess(cinema, database) as served:
+        tell_titles(served)
+        watch_by_taste(served)
+        for user in range(30):
+            watch(served, f"late-{user}", "c5", days_ago=1)
+        trained(database, cinema)
+        served.run(served.engine.follow_models)
+        first = items(served.decide("nobody"))[0]
+        assert (first["item_id"], first["reason"]) == ("c5", "popularity")
+
+
+def test_between_trainings_what_units_do_and_new_items_count(cinema: Path, tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/log.db"
+    with InProcess(cinema, database) as served:
+        tell_titles(served)
+        watch_by_taste(served)
+        digest = trained(database, cinema)
+        served.run(served.engine.follow_models)
+        new = {"item_id": "t-new", "attributes": {"genre": "thriller"}}
+        assert served.post("/v1/items", new).status_code == 200
+        for user in range(40):
+            watch(served, f"late-{user}", "t-new", "t0", days_ago=0)
+        served.run(lambda: served.engine.follow_models(kept_up=True))
+        answer = served.decide("nobody")
+        assert items(answer)[0]["item_id"] in {"t-new", "t0"}
+        version = model_of(served, answer)
+        assert version.startswith(f"{digest}+")
+    # Whoever keeps the same model up to the same place has the same one.
+    with InProcess(cinema, database) as again:
+        same = again.decide("nobody")
+        assert model_of(again, same) == version
+        assert [i["item_id"] for i in items(same)] == [i["item_id"] for i in items(answer)]
+        assert [i["score"] for i in items(same)] == [i["score"] for i in items(answer)]
+
+
+def test_a_damaged_model_is_told_and_what_served_serves_on(cinema: Path, tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/log.db"
+    with InProcess(cinema, database) as served:
+        tell_titles(served)
+        watch_by_taste(served)
+        digest = trained(database, cinema)
+        served.run(served.engine.follow_models)
+        watch(served, "one-more", "c1", days_ago=1)
+        assert trained(database, cinema) != digest
+        with closing(sqlite3.connect(f"{tmp_path}/log.db.models")) as models, models:
+            models.execute(
+                "UPDATE recommender_models SET data = zeroblob(length(data)) "
+                "WHERE seq = (SELECT max(seq) FROM recommender_models)"
+            )
+        served.run(served.engine.follow_models)
+        assert model_of(served, served.decide("v1")) == digest
+        warned = [
+            fields["message"] for event, fields in served.journal.entries if fields.get("message")
+        ]
+        assert any("was altered" in message for message in warned)
+
+
+def test_only_the_last_models_are_kept(tmp_path: Path) -> None:
+    models = ModelStore(f"sqlite:///{tmp_path}/log.db")
+    assert models.newest() == {}
+    for number in range(MOST_KEPT + 3):
+        models.add(
+            "embedded", f"{number}", b"x", position=number, interactions=0, created_at=number
+        )
+        models.add("other", "same", b"y", position=0, interactions=0, created_at=0)
+    newest = models.newest()
+    assert newest["embedded"].digest == f"{MOST_KEPT + 2}"
+    assert newest["other"].digest == "same"
+    with closing(sqlite3.connect(f"{tmp_path}/log.db.models")) as connection:
+        counts = connection.execute("SELECT count(*) FROM recommender_models GROUP BY recommender")
+        assert counts.fetchall() == [(MOST_KEPT,), (MOST_KEPT,)]
+
+
+def test_an_undone_interaction_trains_nothing(cinema: Path, tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/log.db"
+    with InProcess(cinema, database) as served:
+        watch(served, "u", "t0", "t1")
+        undo = {"outcome_id": "undo", "user_id": "u", "metric": "watch", "value": 0}
+        assert served.post("/v1/outcomes", undo | {"corrects": "u-t0"}).status_code == 200
+        _, found = logged(served.engine._store)
+        assert as_table(found).item_ids == ("t1",)
+
+
+# The command line --------------------------------------------------------------------------------
+
+
+def test_a_catalogue_and_its_interactions_come_from_files(cinema: Path, tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/log.db"
+    (tmp_path / "titles.csv").write_text(
+        "id,genre\n" + "".join(f"{i},{g}\n" for g, ids in TASTES.items() for i in ids) + ",none\n",
+        encoding="utf-8",
+    )
+    recent = rfc3339(system_clock() - 20 * HOUR)
+    rows = [f"v{n},{i},{recent},finish" for n in range(8) for i in TASTES["comedy"][n % 3 :]]
+    (tmp_path / "watched.csv").write_text(
+        "viewer,item_id,at,did\n" + "\n".join(rows) + "\nv1,c1,yesterday,finish\n", encoding="utf-8"
+    )
+    of = ("--database", database)
+    items_ = evenhand("load-items", "titles.csv", *of, "--workspace", str(cinema), cwd=tmp_path)
+    assert items_.returncode == 1, items_.stderr
+    assert "12 items stored, 0 unchanged" in items_.stdout
+    assert "left out: line 14: id is empty" in items_.stderr
+    columns = ("--user", "viewer", "--kind", "did")
+    for stored, known in ((len(rows), 0), (0, len(rows))):
+        told = evenhand("load-interactions", "watched.csv", *columns, *of, "--json", cwd=tmp_path)
+        assert told.returncode == 1, told.stderr
+        said = json.loads(told.stdout)
+        assert (said["stored"], said["known"]) == (stored, known)
+        assert "yesterday" in said["faults"][0]
+    train = evenhand("train-recs", *of, "--workspace", str(cinema), "--json", cwd=tmp_path)
+    assert train.returncode == 0, train.stderr
+    made = json.loads(train.stdout)
+    assert made["interactions"] == len(rows)
+    assert made["catalogue"] == 12
+    with InProcess(cinema, database) as served:
+        answer = served.decide("v7")
+        assert model_of(served, answer) == made["digest"]
+        # The history of a file is a history.
+        assert "c2" not in {item["item_id"] for item in items(answer)}
+
+
+def test_recommenders_are_judged_beside_what_is_popular(cinema: Path, tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/log.db"
+    with InProcess(cinema, database) as served:
+        tell_titles(served)
+        watch_by_taste(served)
+    told = evenhand("eval-recs", "--database", database, "--k", "3", "--json", cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    results = json.loads(told.stdout)["results"]
+    recall = {
+        result["name"]: figure["value"]
+        for result in results
+        for figure in result["figures"]
+        if figure["metric"] == "recall"
+    }
+    assert recall.keys() == {"popularity", "embedded"}
+    assert recall["embedded"] > recall["popularity"]
+
+
+def test_what_cannot_be_trained_says_why(cinema: Path, tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/log.db"
+    with InProcess(cinema, database) as served:
+        tell_titles(served)
+    none = evenhand("train-recs", "--database", database, cwd=tmp_path)
+    assert none.returncode == 2
+    assert "none of 0 interactions counts" in none.stderr
+    unknown = evenhand("train-recs", "--database", database, "--recommender", "x", cwd=tmp_path)
+    assert unknown.returncode == 2
+    assert 'known: "embedded"' in unknown.stderr
