@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench study crash fuzz soak audit lock clean
+.PHONY: boosted help setup demo test lint bench study crash fuzz soak audit lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,10 @@ fuzz: $(READY) ## ask a server what its OpenAPI document allows and forbids, for
 
 soak: $(READY) ## a steady load for MINUTES; the server's memory must stay small and flat
 	$(BIN)/python -m tests.soak $(if $(MINUTES),--minutes $(MINUTES))
+
+boosted: $(READY) ## the tests of the optional ranker, with LightGBM installed beside the lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "lightgbm>=4.6"
+	$(BIN)/python -m pytest -n 0 tests/recsys/boosted.py
 
 audit: $(READY) ## known vulnerabilities in what requirements.lock pins; REQUIRED=1 insists on knowing
 	$(BIN)/python -m tests.audit $(if $(REQUIRED),--required)

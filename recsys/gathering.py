@@ -68,7 +68,7 @@ def gather(
         If a rule or the source gives something else than it promises.
     """
     gathering = _Gathering(call, plan, catalogue, source, watch)
-    if plan.kind in RELATED and not (catalogue.rows(call.seeds) >= 0).any():
+    if lacks_seeds(call, plan, catalogue):
         return gathering.found
     pinned = catalogue.rows(pin.item_id for pin in plan.pins if pin.item_id)
     beside = [_of_rows(np.unique(pinned[pinned >= 0]), "pinned")] if len(pinned) else []
@@ -86,6 +86,13 @@ def gather(
     for column in dict.fromkeys(pin.column for pin in plan.pins if pin.column):
         gathering.add_true(column)
     return gathering.found
+
+
+def lacks_seeds(call: Call, plan: SlatePlan, catalogue: Catalogue) -> bool:
+    """Whether a slate relates to seeds and the catalogue has none of them."""
+    if plan.kind in RELATED or (plan.kind == "because_you" and call.seeds):
+        return not (catalogue.rows(call.seeds) >= 0).any()
+    return False
 
 
 class _Gathering:

@@ -24,12 +24,13 @@ from recsys.composition import (
     compose,
 )
 from recsys.errors import RecsysError
-from recsys.gathering import Gathered, gather, taken
+from recsys.features import encode
+from recsys.gathering import Gathered, gather, lacks_seeds, taken
 from recsys.groups import group
-from recsys.plan import RELATED, Composing, SlatePlan
+from recsys.plan import Composing, SlatePlan
 from recsys.replay import placements
 from recsys.rules import TRUE, UNKNOWN, column_of, passes
-from recsys.scoring import Relevance, Scorer
+from recsys.scoring import Scorer
 from recsys.slate import PinnedAt, Removal, Slate, SlateTrace, pack_bits
 from recsys.timing import Timer, Watch
 
@@ -88,7 +89,9 @@ def recommend(
     gathered = gather(call, plan, catalogue, source, watch)
     watch.stage("scoring")
     scored = taken(gathered.candidates, np.flatnonzero(gathered.allowed))
-    scores = (scorer or Relevance()).scores(call, catalogue, scored)
+    features = () if scorer is None else tuple(scorer.features)
+    x = encode(features, call, catalogue, scored)
+    scores = scored.scores if scorer is None else scorer.predict(x)
     watch.stage("composition")
     pool = _pool(call, plan, catalogue, gathered, scored, scores)
     likeness = _likeness(plan.composing, catalogue, scored, pool)
@@ -99,6 +102,8 @@ def recommend(
     trace = _trace(call, plan, catalogue, gathered, pool, versions or {})
     trace = msgspec.structs.replace(
         trace,
+        features=tuple(feature.name for feature in features),
+        values=x[[each.item for each in placed]].astype("<f4").tobytes(),
         placed=placements(placed, pool, trace.scored()),
         likeness=np.concatenate(rows).tobytes()
         if isinstance(likeness, ByVectors) and rows
@@ -248,6 +253,8 @@ def _trace(
         pins=pool.pins,
         completion=pool.completion,
         likeness=b"",
+        features=(),
+        values=b"",
         placed=(),
         shortfall="",
     )
@@ -262,7 +269,7 @@ def _shortfall(
     short = f"{placed} of {call.k} items: "
     if catalogue.size == 0:
         return short + "the catalogue is empty"
-    if plan.kind in RELATED and not (catalogue.rows(call.seeds) >= 0).any():
+    if lacks_seeds(call, plan, catalogue):
         told = ", ".join(call.seeds) or "none"
         return short + f"{plan.kind} relates to seeds, and the catalogue has none of: {told}"
     allowed = int(gathered.allowed.sum())

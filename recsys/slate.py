@@ -133,6 +133,8 @@ class SlateTrace(msgspec.Struct, frozen=True, kw_only=True):
     likeness
         (placed, m) uint8, 255ths: of each placed item to all. Empty where likeness is not read, or
         follows from ``groups``.
+    features, values
+        What the scorer read: names of f features, and (placed, f) float32 of the placed items.
     """
 
     trace_id: str
@@ -159,6 +161,8 @@ class SlateTrace(msgspec.Struct, frozen=True, kw_only=True):
     pins: tuple[PinnedAt, ...]
     completion: tuple[int, ...] | None
     likeness: bytes
+    features: tuple[str, ...]
+    values: bytes
     placed: tuple[Placement, ...]
     shortfall: str
 
@@ -181,6 +185,13 @@ class SlateTrace(msgspec.Struct, frozen=True, kw_only=True):
             for each in self.placed
         )
         return Slate(self.trace_id, items, self.shortfall)
+
+    def inputs(self) -> npt.NDArray[np.float64]:
+        """(placed, f), what the scorer read of each placed item, NaN where unknown.
+
+        With the reward of each position, what a scorer learns from.
+        """
+        return self.array(self.values).reshape(len(self.placed), len(self.features))
 
     def removals(self) -> Mapping[str, tuple[str, ...]]:
         """Every rule or limit that kept each candidate out, by item id.
