@@ -3,9 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+SPARK := .venv-spark
+INSTALL := -m pip install --quiet --disable-pip-version-check
+LOCKED := --generate-hashes --universal --upgrade --quiet \
+	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: boosted help setup demo test lint bench study crash fuzz soak audit lock clean
+.PHONY: help setup demo test lint bench study crash fuzz soak spark boosted audit lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,8 +19,8 @@ setup: $(READY) ## make .venv with everything the project needs
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"Evenhand needs Python 3.11 or newer; $(PYTHON) is {v.major}.{v.minor}. Choose another with make PYTHON=…")'
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/python $(INSTALL) --require-hashes -r requirements.lock
+	$(BIN)/python $(INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
 
 demo: $(READY) ## the engine on embedded SQLite with simulated viewers
@@ -51,12 +55,22 @@ boosted: $(READY) ## the tests of the optional ranker, with LightGBM installed b
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "lightgbm>=4.6"
 	$(BIN)/python -m pytest -n 0 tests/recsys/boosted.py
 
+spark: $(SPARK)/.ready ## evaluation on a Spark cluster of two threads beside one in memory; needs Java 17
+	$(SPARK)/bin/python -m pytest -n 0 tests/spark/checks.py
+
+$(SPARK)/.ready: requirements.lock requirements-spark.lock pyproject.toml
+	@java -version 2>/dev/null || { echo "Spark needs Java 17 or newer on the path"; exit 2; }
+	$(PYTHON) -m venv --clear $(SPARK)
+	$(SPARK)/bin/python $(INSTALL) --require-hashes -r requirements.lock -r requirements-spark.lock
+	$(SPARK)/bin/python $(INSTALL) --no-deps --no-build-isolation -e .
+	@touch $@
+
 audit: $(READY) ## known vulnerabilities in what requirements.lock pins; REQUIRED=1 insists on knowing
 	$(BIN)/python -m tests.audit $(if $(REQUIRED),--required)
 
-lock: ## resolve requirements.lock anew (needs uv on the path)
-	uv pip compile pyproject.toml --group dev --generate-hashes --universal --upgrade --quiet \
-		--no-header --no-annotate --no-emit-index-url --no-emit-find-links -o requirements.lock
+lock: ## resolve both locks anew (needs uv on the path)
+	uv pip compile pyproject.toml --group dev $(LOCKED) -o requirements.lock
+	uv pip compile --group spark --constraint requirements.lock $(LOCKED) -o requirements-spark.lock
 
 clean: ## remove the environment and every cache
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(SPARK) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

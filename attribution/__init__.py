@@ -13,6 +13,7 @@ from attribution.errors import AttributionError
 
 if TYPE_CHECKING:
     from attribution.aa import AACheck, aa_check
+    from attribution.batches import LogColumns
     from attribution.continuous import ContinuousLog
     from attribution.contrasts import Prior
     from attribution.diagnostics import Diagnostics
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from attribution.reward_models import cross_fit, fit_earlier
     from attribution.rollups import Rollup, roll_up
     from attribution.slates import SlateLog, SlateTarget
+    from attribution.spark import evaluate_spark
+    from attribution.streaming import evaluate_batches
 
 __all__ = [
     "AACheck",
@@ -39,6 +42,7 @@ __all__ = [
     "JoinedDecisions",
     "JoinedUnits",
     "LiftReport",
+    "LogColumns",
     "Mean",
     "MetricSpec",
     "OutcomeEvent",
@@ -57,6 +61,8 @@ __all__ = [
     "counts",
     "cross_fit",
     "evaluate",
+    "evaluate_batches",
+    "evaluate_spark",
     "fit_earlier",
     "join_decisions",
     "join_units",
@@ -77,6 +83,7 @@ _HOME = {
     "JoinedDecisions": "joins",
     "JoinedUnits": "joins",
     "LiftReport": "report",
+    "LogColumns": "batches",
     "Mean": "lift_metrics",
     "MetricSpec": "metrics",
     "OutcomeEvent": "metrics",
@@ -95,6 +102,8 @@ _HOME = {
     "counts": "metrics",
     "cross_fit": "reward_models",
     "evaluate": "evaluation",
+    "evaluate_batches": "streaming",
+    "evaluate_spark": "spark",
     "fit_earlier": "reward_models",
     "join_decisions": "joins",
     "join_units": "joins",

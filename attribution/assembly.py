@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import reduce
-from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
 
+from attribution.arguments import LOGGING, asked_pairs
 from attribution.comparisons import Pair, compare
 from attribution.diagnostics import Diagnostics
 from attribution.multiplicity import Familywise
@@ -16,9 +16,6 @@ from attribution.report import Comparison, EvaluationReport, Result
 from attribution.trials import Estimate, Shape
 
 FloatArray = npt.NDArray[np.float64]
-
-LOGGING = "logging"
-ALL = "all"
 
 
 def assembled(
@@ -69,15 +66,6 @@ def assembled(
         for name in names
     ]
     return EvaluationReport(tuple(results), tuple(comparisons), diagnostics)
-
-
-def asked_pairs(targets: Sequence[str], against: str | None) -> list[tuple[str, str]]:
-    """The pairs of targets, or of a target and the logging policy, that ``against`` asks for."""
-    if against is None:
-        return []
-    if against == ALL:
-        return list(combinations([*targets, LOGGING], 2))
-    return [(name, against) for name in targets if name != against]
 
 
 def _refused(side: str, diagnostics: Mapping[str, Diagnostics]) -> bool:

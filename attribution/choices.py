@@ -151,7 +151,7 @@ class ChoiceStudy:
             terms = replace(terms, share=shares.own * log.n)
         elif self.mixture == "weighted":
             terms = replace(terms, share=logger_shares(terms.total, _codes(log)))
-        base_range, gain_range = ranges(model, log.reward_range)
+        base_range, gain_range = ranges(None if model is None else model.range, log.reward_range)
         return Trial(
             self.setting,
             name,
@@ -169,7 +169,7 @@ class ChoiceStudy:
         log = self.log
         model = self._model(name)
         residual = log.reward if model is None else model.residual
-        base_range, gain_range = ranges(model, log.reward_range)
+        base_range, gain_range = ranges(None if model is None else model.range, log.reward_range)
         return Trial(
             self.setting,
             name,

@@ -14,6 +14,7 @@ from scipy.optimize import brentq
 from scipy.special import stdtr
 
 from attribution.bootstrap import DRAWS
+from attribution.errors import AttributionError
 from attribution.estimators import Terms
 from attribution.intervals import (
     Interval,
@@ -76,9 +77,18 @@ class Pair(ABC):
     def gaps(self) -> tuple[Moments, Moments]:
         """Moments of `gap` over units and of their rows, of the difference and its negation."""
 
-    @abstractmethod
     def bounded(self) -> tuple[Bounded, Bounded]:
-        """What Bernstein's and the anytime intervals read of the difference and its negation."""
+        """What Bernstein's and the anytime intervals read: terms for it and for its negation.
+
+        Raises
+        ------
+        AttributionError
+            If units are not at hand in their order.
+        """
+        raise AttributionError(
+            f'`interval` is "{self.first.setting.interval}", which takes units in their order. '
+            "Read the log into memory."
+        )
 
     def found(self, alpha: float) -> tuple[str, Interval, float]:
         """The interval's name, the interval, and the p-value of no difference that is its dual.

@@ -83,7 +83,8 @@ class Diagnostics:
         How far the logged probabilities moved in time, from 0 to 1; see `drift`. By itself it is
         no fault.
     missing_p
-        p-value that outcomes are missing alike whatever the action; NaN where none is counted.
+        p-value that outcomes are missing in as many rows whatever the action; NaN where none is
+        counted.
     verdict, reason
         ``ok``; ``weak``, believe it with the reason in mind; ``not_estimable``, no value is given.
     """
@@ -189,26 +190,50 @@ def judge(
 
 def weigh(weight: FloatArray, unit: IntArray | None, n_units: int) -> dict[str, Any]:
     """What the weights alone tell, by the names of `Diagnostics`."""
-    n = len(weight)
     sums = unit_sums(weight, unit)
-    part: Part = (sums, 1.0 if unit is None else unit_sums(np.ones(n), unit))
+    part: Part = (sums, 1.0 if unit is None else unit_sums(np.ones(len(weight)), unit))
     whole = totals(sliced([part]))
     total = whole[0][0]
+    return told_of_weights(
+        len(weight),
+        n_units,
+        total,
+        float(np.einsum("i,i->", sums, sums)),
+        float(sums.max()),
+        (float(weight.min()), float(weight.max())),
+        spread(deviations(sliced([part]), whole), total / len(weight)),
+        tail_index(sums),
+    )
+
+
+def told_of_weights(
+    n: int,
+    n_units: int,
+    total: float,
+    squares: float,
+    heaviest: float,
+    ends: tuple[float, float],
+    seen: Spread,
+    tail: float,
+) -> dict[str, Any]:
+    """`weigh` from sums: of the units' weights and their squares, and their largest.
+
+    ``ends`` are the least and the largest weight of a row, ``seen`` is the spread of their mean.
+    """
     mean = total / n
-    seen = spread(deviations(sliced([part]), whole), mean)
     reach = float(stdtrit(n_units - 1, 1 - CALIBRATION_ALPHA)) * seen.se
     return {
         "n": n,
         "n_units": n_units,
-        "ess": total**2 / float(np.einsum("i,i->", sums, sums)) if total else 0.0,
-        "max_weight_share": float(sums.max()) / total if total else 1.0,
+        "ess": total**2 / squares if total else 0.0,
+        "max_weight_share": heaviest / total if total else 1.0,
         "mean_weight": mean,
         "mean_weight_p": (
             _two_sided_p((mean - 1) / seen.se, n_units - 1) if seen.se else float(mean == 1)
         ),
-        "min_weight": float(weight.min()),
-        "max_weight": float(weight.max()),
-        "tail_index": tail_index(sums),
+        "min_weight": ends[0],
+        "max_weight": ends[1],
+        "tail_index": tail,
         "unsupported": 1 - (mean + reach),
         # Equal weights are no fault of the weights: there is nothing that could be unseen.
         "weight_asymmetry": seen.asymmetry if seen.se else 0.0,
@@ -230,9 +255,7 @@ def tail_index(weight: FloatArray) -> float:
     Smoothed Importance Sampling, JMLR 25.
     """
     m = len(weight)
-    count = int(min(m / 5, 3 * math.sqrt(m)))
-    if count < 5:
-        return math.nan
+    count = tail_size(m)
     # A partition of all weights would cost as much as the estimates: most are below what nearly
     # every sixteenth of them is below already.
     likely = weight
@@ -240,7 +263,19 @@ def tail_index(weight: FloatArray) -> float:
         part = weight[::16]
         likely = weight[weight >= np.partition(part, -(count // 8))[-(count // 8)]]
         likely = likely if count < len(likely) < m / 4 else weight
-    largest = np.sort(np.partition(likely, len(likely) - count - 1)[len(likely) - count - 1 :])
+    return tail_shape(np.partition(likely, len(likely) - count - 1)[len(likely) - count - 1 :])
+
+
+def tail_size(m: int) -> int:
+    """How many of m weights make their tail; one more is needed, from which it is measured."""
+    return int(min(m / 5, 3 * math.sqrt(m)))
+
+
+def tail_shape(largest: FloatArray) -> float:
+    """`tail_index` of the largest weights, in any order, the smallest being the threshold."""
+    if len(largest) < 6:
+        return math.nan
+    largest = np.sort(largest)
     x = largest[1:] - largest[0]
     if not x[0] > 0:
         # Ties at the threshold: the tail is what lies above them.
@@ -258,7 +293,7 @@ def tail_index(weight: FloatArray) -> float:
     credence = np.exp(profile - profile.max())
     best = float((b * credence).sum() / credence.sum())
     k = float(np.log1p(-best * x).mean())
-    return (size * k + 10 * 0.5) / (size + 10)
+    return float((size * k + 10 * 0.5) / (size + 10))
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,12 +328,16 @@ def drift(log: EvaluationLog) -> float:
 def missing_p(log: EvaluationLog) -> float:
     """p-value that outcomes are missing alike whatever the action; NaN where none is counted.
 
-    Pearson's test of the table of actions by known and missing.
+    It counts rows: where units bring many whose outcomes go missing together, it alarms too easily.
     """
     if log.missing is None:
         return math.nan
-    known = np.bincount(log.action, minlength=log.k)
-    table = np.stack([known, log.missing])[:, known + log.missing > 0]
+    return missing_alike_p(np.bincount(log.action, minlength=log.k), log.missing)
+
+
+def missing_alike_p(known: npt.NDArray[Any], missing: npt.NDArray[Any]) -> float:
+    """Pearson's test of the table of actions, (k,), by known and missing."""
+    table = np.stack([known, missing])[:, known + missing > 0]
     if table.shape[1] < 2 or not table[1].sum():
         return 1.0
     expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
@@ -386,19 +425,26 @@ def calibration(log: EvaluationLog) -> float:
     if log.pmf is None:
         return math.nan
     rows = unit_sums(np.ones(log.n), log.unit)
-    least = 1.0
+    found = np.empty((3, log.k))
     for action in range(log.k):
         p = log.pmf[:, action]
         each = unit_sums((log.action == action) - p, log.unit) / rows
-        variance = float((unit_sums(p * (1 - p), log.unit) / rows).sum())
-        excess = abs(float(each.sum()))
+        variance = (unit_sums(p * (1 - p), log.unit) / rows).sum()
+        found[:, action] = each.sum(), variance, (each * each).sum()
+    return calibrated(found, len(rows), by_unit=log.unit is not None)
+
+
+def calibrated(sums: FloatArray, m: int, *, by_unit: bool) -> float:
+    """`calibration` from sums over m units, (3, k): D, V and Σ D_j² of each action."""
+    least = 1.0
+    for excess, variance, squares in sums.T.tolist():
         if variance >= LEAST_NORMAL_VARIANCE:
-            spread = variance if log.unit is None else float((each * each).sum())
-            least = min(least, 2 * float(ndtr(-excess / math.sqrt(spread))))
+            spread = squares if by_unit else variance
+            least = min(least, 2 * float(ndtr(-abs(excess) / math.sqrt(spread))))
         else:
             # What the rounding of stored probabilities could do is not held against the log.
-            least = min(least, _bennett(excess - PMF_TOLERANCE * len(rows), variance))
-    return min(1.0, least * log.k)
+            least = min(least, _bennett(abs(excess) - PMF_TOLERANCE * m, variance))
+    return min(1.0, least * len(sums.T))
 
 
 def _bennett(excess: float, variance: float) -> float:

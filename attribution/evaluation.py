@@ -8,12 +8,11 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 
-from attribution.assembly import ALL, LOGGING, assembled
+from attribution.arguments import ALL, LOGGING, check_arguments, check_choices, check_tuning
+from attribution.assembly import assembled
 from attribution.choices import ChoiceStudy, choice_sample, given_model
 from attribution.comparisons import TrialPair
 from attribution.continuous import ContinuousLog
-from attribution.errors import AttributionError
-from attribution.estimators import ESTIMATORS
 from attribution.log import EvaluationLog
 from attribution.multiplicity import Familywise
 from attribution.report import EvaluationReport
@@ -101,8 +100,17 @@ def evaluate(
         declared.
     """
     options = tuning or {}
-    _check_arguments(log, targets, estimators, against, alpha)
-    _check_options(log, interval, mixture, correction, options)
+    known = known_estimators(log)
+    check_arguments(targets, estimators, known, against, alpha)
+    check_choices(
+        {
+            "interval": (interval, INTERVALS),
+            "mixture": (mixture, get_args(Mixture)),
+            "correction": (correction, get_args(Familywise)),
+        }
+    )
+    if isinstance(log, EvaluationLog):
+        check_tuning(options)
     study: ChoiceStudy | SlateStudy | KernelStudy
     if isinstance(log, SlateLog):
         sample = sample_of(log.reward.sum(axis=1), log.unit, log.reward_range)
@@ -136,63 +144,3 @@ def evaluate(
     return assembled(
         trials, logging, diagnostics, TrialPair, draws, against=against, correction=correction
     )
-
-
-def _check_arguments(
-    log: object,
-    targets: Mapping[str, object],
-    estimators: Sequence[str],
-    against: str | None,
-    alpha: float,
-) -> None:
-    if not targets:
-        raise AttributionError("`targets` is empty. Name at least one target.")
-    for reserved in (LOGGING, ALL):
-        if reserved in targets:
-            meant = "the log's own policy" if reserved == LOGGING else "every one of them"
-            raise AttributionError(f'`targets` has one called "{reserved}", {meant}. Rename.')
-    if not estimators:
-        raise AttributionError("`estimators` is empty. Name at least one.")
-    known = known_estimators(log) or tuple(ESTIMATORS)
-    for name in estimators:
-        if name not in known:
-            raise AttributionError(f"`estimators` names {name!r}. Known: {', '.join(known)}.")
-    if against is not None and against not in (LOGGING, ALL) and against not in targets:
-        raise AttributionError(
-            f'`against` is {against!r}. It must be "logging", "all" or one of: '
-            f"{', '.join(targets)}."
-        )
-    if not 0 < alpha < 1:
-        raise AttributionError(f"`alpha` is {alpha}. It must lie in (0, 1).")
-
-
-def _check_options(
-    log: object,
-    interval: str,
-    mixture: str,
-    correction: str,
-    tuning: Mapping[str, float | Sequence[float]],
-) -> None:
-    known = {
-        "interval": (interval, INTERVALS),
-        "mixture": (mixture, get_args(Mixture)),
-        "correction": (correction, get_args(Familywise)),
-    }
-    for field, (value, choices) in known.items():
-        if value not in choices:
-            raise AttributionError(f"`{field}` is {value!r}. Known: {', '.join(choices)}.")
-    if known_estimators(log) is not None:
-        return
-    tunable = {name: each.tuning for name, each in ESTIMATORS.items() if each.tuning}
-    for name, given in tuning.items():
-        if name not in tunable:
-            raise AttributionError(
-                f"`tuning` names {name!r}, which has no hyper-parameter. "
-                f"Those that have: {', '.join(tunable)}."
-            )
-        grid = [given] if isinstance(given, int | float) else list(given)
-        least, most = (0.0, tunable[name].most)
-        if not grid or not all(least <= each <= most for each in grid):
-            raise AttributionError(
-                f"`tuning.{name}` is {given}. It must be numbers from {least:g} to {most:g}."
-            )

@@ -462,8 +462,10 @@ def _smaller_root(moments: Moments, divisor: int, radius: float) -> float:
     a, b = map(float, moments.mean[0])
     aa, ab, bb = (float(moments.m2[0, i, j]) / divisor for i, j in ((0, 0), (0, 1), (1, 1)))
     leading = b * b - radius * bb
-    middle = a * b - radius * ab
-    discriminant = middle * middle - leading * (a * a - radius * aa)
     if leading <= 0:
         return -math.inf
-    return (middle - math.sqrt(max(discriminant, 0.0))) / leading
+    # middle² − leading (a² − radius aa), without what cancels: its root would be far less exact.
+    discriminant = radius * (
+        a * a * bb - 2 * a * b * ab + b * b * aa - radius * (aa * bb - ab * ab)
+    )
+    return (a * b - radius * ab - math.sqrt(max(discriminant, 0.0))) / leading

@@ -6,7 +6,7 @@ import math
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -83,6 +83,9 @@ class EvaluationLog:
         The frame from which the log was read: a target may name one of its columns.
     """
 
+    # No spread can be told of fewer.
+    LEAST_UNITS: ClassVar[int] = 2
+
     actions: tuple[Hashable, ...]
     action: IntArray
     reward: FloatArray
@@ -147,7 +150,7 @@ class EvaluationLog:
             self._check_eligible()
         if self.pmf is not None:
             self._check_pmf(self.pmf)
-        if self.n_units < 2:
+        if self.n_units < self.LEAST_UNITS:
             raise AttributionError(
                 "`unit` holds a single unit, from which no spread can be told. "
                 "Evaluate at least two."
@@ -315,7 +318,7 @@ class EvaluationLog:
         logger_propensity: npt.ArrayLike | None = None,
         embedding: str | None = None,
         observed: str | None = None,
-    ) -> EvaluationLog:
+    ) -> Self:
         """Read a log from a pandas, polars or Arrow table, or from a Parquet file.
 
         Parameters

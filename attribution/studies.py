@@ -19,7 +19,7 @@ from attribution.continuous import (
 )
 from attribution.diagnostics import Checks, Diagnostics, judge, weigh
 from attribution.errors import AttributionError
-from attribution.estimators import Terms
+from attribution.estimators import ESTIMATORS, Terms
 from attribution.slates import SLATE_ESTIMATORS, Ratios, SlateLog, SlateTarget
 from attribution.trials import ASYMPTOTIC, Sample, Setting, Trial
 from attribution.tuning import slope, told
@@ -144,8 +144,8 @@ class KernelStudy:
         return judge(worst, 0.0, _UNCHECKED, [], self.setting)
 
 
-def known_estimators(log: object) -> Sequence[str] | None:
-    """The estimators of a log that is no `EvaluationLog`; None for others."""
+def known_estimators(log: object) -> Sequence[str]:
+    """The estimators that a log of this kind can have."""
     if isinstance(log, SlateLog):
         return tuple(SLATE_ESTIMATORS)
-    return CONTINUOUS_ESTIMATORS if isinstance(log, ContinuousLog) else None
+    return CONTINUOUS_ESTIMATORS if isinstance(log, ContinuousLog) else tuple(ESTIMATORS)

@@ -138,15 +138,15 @@ def read(
 
 
 def ranges(
-    model: Predicted | None, reward_range: tuple[float, float] | None
+    predicted: tuple[float, float] | None, reward_range: tuple[float, float] | None
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """What base and gain of a row can be, given the declared range of the reward."""
+    """What base and gain of a row can be, given the ranges of predictions and of the reward."""
     low, high = reward_range or (math.nan, math.nan)
-    if model is None:
+    if predicted is None:
         return (0.0, 0.0), (low, high)
     if math.isnan(low):
         return (math.nan, math.nan), (math.nan, math.nan)
-    least, most = model.range
+    least, most = predicted
     return (least, most), (low - most, high - least)
 
 

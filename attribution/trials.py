@@ -222,11 +222,19 @@ class Estimate(ABC):
     def sums(self) -> Sums:
         """What Cressie–Read reads."""
 
-    @abstractmethod
     def bounded(self) -> tuple[Bounded, Bounded]:
         """What Bernstein's and the anytime intervals read: terms for the lower end of the value,
         and of the value of the negated reward.
+
+        Raises
+        ------
+        AttributionError
+            If units are not at hand in their order.
         """
+        raise AttributionError(
+            f'`interval` is "{self.setting.interval}", which takes units in their order. '
+            "Read the log into memory."
+        )
 
     def interval(self, shape: Shape, draws: FloatArray | None) -> tuple[str, Interval]:
         """The interval chosen and its name; ``draws`` are those of the bootstrap, if made."""

@@ -7,6 +7,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 PRODUCT = {"api", "attribution", "engine", "experiments", "policies", "recsys"}
 BESIDE = {"benchmarks", "tests"}
@@ -44,14 +46,23 @@ def test_every_package_of_the_product_is_checked_by_type() -> None:
     assert set(settings()["mypy"]["packages"]) == PRODUCT | BESIDE
 
 
-def test_the_lock_names_no_host_and_hashes_everything() -> None:
-    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+@pytest.mark.parametrize(("lock", "least"), [("requirements", 50), ("requirements-spark", 2)])
+def test_a_lock_names_no_host_and_hashes_everything(lock: str, least: int) -> None:
+    text = (ROOT / f"{lock}.lock").read_text(encoding="utf-8")
     assert "://" not in text
     assert not re.search(
         r"^\s*--(extra-)?index-url|^\s*--find-links|^\s*-[if] ", text, re.MULTILINE
     )
     requirements = re.split(r"\n(?=\S)", text.strip())
-    assert len(requirements) > 50
+    assert len(requirements) >= least
     for requirement in requirements:
         assert re.match(r"[a-z0-9._-]+==\S+", requirement), requirement[:80]
         assert "--hash=sha256:" in requirement, requirement[:80]
+
+
+def test_the_extra_for_spark_asks_for_what_is_locked() -> None:
+    found = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    extra = found["project"]["optional-dependencies"]["spark"]
+    assert extra == found["dependency-groups"]["spark"]
+    locked = (ROOT / "requirements-spark.lock").read_text(encoding="utf-8")
+    assert all(f"{name.partition('>')[0]}==" in locked for name in extra)

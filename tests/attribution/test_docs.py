@@ -14,7 +14,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 MODULES = sorted(path.stem for path in Path(attribution.__file__).parent.glob("[a-z]*.py"))
 
 
-@pytest.mark.parametrize("page", ["lift.md", "evaluation.md"])
+@pytest.mark.parametrize("page", ["lift.md", "evaluation.md", "your-log.md"])
 def test_the_page_shows_what_comes_out(page: str) -> None:
     result = doctest.testfile(str(DOCS / page), module_relative=False)
     assert result.attempted > 5

@@ -167,7 +167,7 @@ def test_bootstrap_weights_are_poisson_and_independent() -> None:
         stats.poisson.pmf(range(7), 1), stats.poisson.sf(6, 1)
     )
     assert stats.chisquare(observed, expected).pvalue > 1e-4
-    columns = np.stack([np.ones(5000), np.arange(5000) % 2])
+    columns = np.stack([np.ones(5000), np.arange(5000.0) % 2])
     drawn = [PoissonSums(2, 8, draws=1001) for _ in range(2)]
     drawn[0].add(columns)
     for start in range(0, 5000, 77):
