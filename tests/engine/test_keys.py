@@ -52,13 +52,13 @@ def test_a_name_that_is_none_is_refused(name: str) -> None:
 
 
 def test_a_key_without_scope_is_refused() -> None:
-    with pytest.raises(RequestError, match="decide, outcomes, reports, admin"):
+    with pytest.raises(RequestError, match="decide, outcomes, items, reports, admin"):
         new_key("web", (), "k1", 1)
 
 
 def test_a_key_allows_its_scopes_and_admin_allows_all() -> None:
     web, _ = made("web", Scope.DECIDE, Scope.OUTCOMES)
-    assert [web.allows(scope) for scope in Scope] == [True, True, False, False]
+    assert [web.allows(scope) for scope in Scope] == [True, True, False, False, False]
     admin, _ = made("root", Scope.ADMIN)
     assert all(admin.allows(scope) for scope in Scope)
 

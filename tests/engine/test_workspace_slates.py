@@ -52,13 +52,7 @@ def test_a_stored_revision_has_the_same_slates() -> None:
 
 
 def test_exceptions_hold_for_rules_of_items_and_not_for_what_the_unit_did() -> None:
-    unless = (
-        "      out_of_stock: true",
-        "      unless: {type: [article]}\n      out_of_stock: true",
-    )
-    rules = {
-        rule.id: rule for rule in workspace_of(edited(unless)).slates["accessories"].plan.rules
-    }
+    rules = {rule.id: rule for rule in workspace_of(SHOP).slates["accessories"].plan.rules}
     stale = rules["stock_fresh"]
     assert isinstance(stale, Except)
     assert isinstance(stale.rule, Fresh)
