@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -49,13 +49,17 @@ class PoissonSums:
         self._omega = np.empty((self._step, -(-draws // 4) * 4), dtype=np.float32)
         self._waiting = np.empty((columns, 0), dtype=np.float32)
 
-    def add(self, columns: npt.NDArray[np.floating]) -> None:
-        """Some more units, (c, units)."""
-        units = np.concatenate([self._waiting, columns], axis=1, dtype=np.float32)
+    def add(self, columns: Iterable[FloatArray], count: int) -> None:
+        """``count`` more units, (count,) of each column; one is held at a time."""
+        before = self._waiting.shape[1]
+        units = np.empty((len(self._sums), before + count), dtype=np.float32)
+        units[:, :before] = self._waiting
+        for place, column in enumerate(columns):
+            units[place, before:] = column
         whole = units.shape[1] - units.shape[1] % self._step
         for start in range(0, whole, self._step):
             self._sums += self._weighted(units[:, start : start + self._step])
-        self._waiting = units[:, whole:]
+        self._waiting = units[:, whole:].copy()
 
     def total(self) -> FloatArray:
         """The sums over all units, (c, draws). No more can be added."""

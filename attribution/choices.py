@@ -20,6 +20,7 @@ from attribution.targets import (
     Mixture,
     Predicted,
     Reading,
+    Readings,
     Target,
     embedding_weights,
     logger_shares,
@@ -49,13 +50,10 @@ class ChoiceStudy:
     history: tuple[npt.ArrayLike, ...] | None
 
     @cached_property
-    def _readings(self) -> dict[str, Reading]:
+    def _readings(self) -> Readings:
         propensity = propensities(self.log, self.mixture)
         models = {each: q for each in self.estimators if (q := self._model(each)) is not None}
-        return {
-            name: read(name, target, self.log, propensity, models)
-            for name, target in self.targets.items()
-        }
+        return read(self.targets, self.log, propensity, models)
 
     @cached_property
     def _checks(self) -> Checks:
@@ -63,7 +61,7 @@ class ChoiceStudy:
 
     def diagnose(self, target: str, trials: Mapping[str, Trial]) -> Diagnostics:
         """Diagnostics of a target; its unbiased trials count."""
-        reading = self._readings[target]
+        reading = self._readings.of[target]
         stabilised = all(
             ESTIMATORS[each].biased or ESTIMATORS[each].shares != "equal" for each in trials
         )
@@ -83,11 +81,11 @@ class ChoiceStudy:
 
     @cached_property
     def _crossed(self) -> Predicted:
-        return self.q_given or Predicted(self.log, cross_fit(self.log, self.reward_model))
+        return self.q_given or Predicted(cross_fit(self.log, self.reward_model))
 
     @cached_property
     def _forward(self) -> Predicted:
-        return self.q_given or Predicted(self.log, fit_earlier(self.log, self.reward_model))
+        return self.q_given or Predicted(fit_earlier(self.log, self.reward_model))
 
     def _model(self, name: str) -> Predicted | None:
         """The reward model that an estimator reads, if it does."""
@@ -100,11 +98,11 @@ class ChoiceStudy:
         reward = self.log.reward
         if model is None:
             return Evidence(reward, weight, 0.0, reward)
-        return Evidence(reward, weight, reading.expected[model], model.residual)
+        return Evidence(reward, weight, reading.expected[model], self._readings.residual[model])
 
     def trial(self, name: str, target: str) -> Trial:
         """An estimator on a target, its hyper-parameter chosen where it has one."""
-        reading = self._readings[target]
+        reading = self._readings.of[target]
         estimator = ESTIMATORS[name]
         model = self._model(name)
         weight = reading.weight
@@ -151,7 +149,7 @@ class ChoiceStudy:
             terms = replace(terms, share=shares.own * log.n)
         elif self.mixture == "weighted":
             terms = replace(terms, share=logger_shares(terms.total, _codes(log)))
-        base_range, gain_range = ranges(None if model is None else model.range, log.reward_range)
+        base_range, gain_range = self._ranges(model)
         return Trial(
             self.setting,
             name,
@@ -164,12 +162,17 @@ class ChoiceStudy:
             influence=influence,
         )
 
+    def _ranges(self, model: Predicted | None) -> tuple[tuple[float, float], tuple[float, float]]:
+        """What base and gain of a row can be; the predictions are not read where none asks."""
+        declared = self.log.reward_range
+        return ranges(None if model is None or declared is None else model.range, declared)
+
     def logging(self, name: str) -> Trial:
         """The logging policy itself, in terms that pair with the estimator's."""
         log = self.log
         model = self._model(name)
-        residual = log.reward if model is None else model.residual
-        base_range, gain_range = ranges(None if model is None else model.range, log.reward_range)
+        residual = log.reward if model is None else self._readings.residual[model]
+        base_range, gain_range = self._ranges(model)
         return Trial(
             self.setting,
             name,
@@ -217,7 +220,7 @@ def given_model(q_hat: npt.ArrayLike, log: EvaluationLog) -> Predicted:
             f"`q_hat` has shape {model.shape}. It must be {(log.n, log.k)}: "
             "a row for each choice, a column for each of `actions`."
         )
-    return Predicted(log, model)
+    return Predicted(model)
 
 
 def _codes(log: EvaluationLog) -> npt.NDArray[np.intp]:

@@ -39,7 +39,7 @@ from attribution.estimators import ESTIMATORS, Evidence, Terms
 from attribution.intervals import BLOCK, Moved, Part, blocks, deviations, moments_of, ratio
 from attribution.moments import Moments
 from attribution.multiplicity import Familywise
-from attribution.targets import Predicted, Reading, ranges, read
+from attribution.targets import Predicted, Readings, ranges, read
 from attribution.trials import IntervalName, centred
 
 FloatArray = npt.NDArray[np.float64]
@@ -303,21 +303,23 @@ class _Portion:
     """
 
     rows: Rows
-    readings: Mapping[str, Reading]
+    readings: Readings
     model: Predicted | None
     ids: pd.Series[Any] | None
 
     def terms(self, question: Question, target: str, name: str) -> Terms:
         """The columns of one estimate."""
         estimator = ESTIMATORS[name]
-        reading, reward = self.readings[target], self.rows.reward
+        reading, reward = self.readings.of[target], self.rows.reward
         weight = reading.weight
         if estimator.tuning is not None:
             weight = estimator.tuning.transform(weight, question.tuning[name])
         if not estimator.needs_model or self.model is None:
             return estimator.terms(Evidence(reward, weight, 0.0, reward))
         return estimator.terms(
-            Evidence(reward, weight, reading.expected[self.model], self.model.residual)
+            Evidence(
+                reward, weight, reading.expected[self.model], self.readings.residual[self.model]
+            )
         )
 
 
@@ -354,18 +356,10 @@ def _portion(question: Question, batch: pa.RecordBatch) -> _Portion | None:
     model = None
     models = {}
     if question.q_hat is not None:
-        model = Predicted(rows, _fitting(of.matrix(batch, question.q_hat, "q_hat"), rows, "q_hat"))
+        model = Predicted(_fitting(of.matrix(batch, question.q_hat, "q_hat"), rows, "q_hat"))
         models = {name: model for name in question.estimators if ESTIMATORS[name].needs_model}
-    readings = {
-        name: read(
-            name,
-            _target(of, batch, name, each),
-            rows,
-            rows.propensity,
-            models,
-        )
-        for name, each in question.targets.items()
-    }
+    targets = {name: _target(of, batch, name, each) for name, each in question.targets.items()}
+    readings = read(targets, rows, rows.propensity, models)
     return _Portion(rows, readings, model, of.units(rows))
 
 
@@ -396,7 +390,7 @@ def _tallied(portion: _Portion) -> Survey:
     most: dict[Key, float] = {REWARD: float(rows.reward.max())}
     if portion.model is not None:
         least["expected",], most["expected",] = portion.model.range
-    for name, reading in portion.readings.items():
+    for name, reading in portion.readings.of.items():
         excess = reading.weight - 1
         sums["alone", name] = np.array((excess * excess).sum())
         least["weight", name] = float(reading.weight.min())
@@ -412,7 +406,7 @@ def _unit_columns(question: Question, portion: _Portion) -> Columns:
     """What is summed over the rows of each unit: a column, (n,), for each key."""
     rows = portion.rows
     found: Columns = {ROWS: np.ones(rows.n), REWARD: rows.reward}
-    for name, reading in portion.readings.items():
+    for name, reading in portion.readings.of.items():
         found["weight", name] = reading.weight
         for each in question.estimators:
             parts = portion.terms(question, name, each).ratios(1.0)
@@ -432,7 +426,7 @@ def _gap_columns(question: Question, portion: _Portion, survey: Survey) -> Colum
     for first, second, name in question.pairs:
         if second == LOGGING or not question.guarded(survey, name):
             continue
-        sides = [portion.readings[each].pmf for each in (first, second)]
+        sides = [portion.readings.of[each].pmf for each in (first, second)]
         apart = None if sides[0] is None or sides[1] is None else distance(sides[0], sides[1])
         terms = [portion.terms(question, each, name) for each in (first, second)]
         reach = question.ranges(survey, name)[1]
@@ -543,7 +537,7 @@ def _findings_of(
             for key in (("gap", first, second, name), ("gap", second, first, name)):
                 moments[key] = moments_of(columns[key], rows)
     if draws is not None:
-        draws.add(np.stack(drawn))
+        draws.add(drawn, len(rows))
     heaviest: dict[Key, FloatArray] = {
         ("weight", name): _largest(columns["weight", name], tail) for name in question.targets
     }

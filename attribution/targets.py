@@ -24,17 +24,7 @@ Mixture = Literal["naive", "balanced", "weighted"]
 class Predicted:
     """What a reward model expects of every action in each row of a log, ``q_hat`` (n, k)."""
 
-    log: EvaluationLog
     q_hat: FloatArray
-
-    @cached_property
-    def residual(self) -> FloatArray:
-        """r_i − q̂(x_i, a_i), (n,)."""
-        log, found = self.log, np.empty(self.log.n)
-        for rows in blocks(log.n):
-            said = drawn(self.q_hat[rows], log.action[rows])
-            np.subtract(log.reward[rows], said, out=found[rows])
-        return found
 
     @cached_property
     def range(self) -> tuple[float, float]:
@@ -72,14 +62,21 @@ class Reading:
         return self.pmf
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Readings:
+    """All targets as a log sees them, and r_i − q̂(x_i, a_i) of each reward model, (n,)."""
+
+    of: Mapping[str, Reading]
+    residual: Mapping[Predicted, FloatArray]
+
+
 def read(
-    name: str,
-    target: Target,
+    targets: Mapping[str, Target],
     log: EvaluationLog,
     propensity: FloatArray,
     models: Mapping[str, Predicted],
-) -> Reading:
-    """A target's weights, and what reward models expect of it; its pmf is read but once.
+) -> Readings:
+    """What each target and reward model says of each row; all their matrices are read but once.
 
     Parameters
     ----------
@@ -89,52 +86,77 @@ def read(
     Raises
     ------
     AttributionError
-        If it is no pmf over the eligible actions, or a weight is above the log's largest.
+        If a target is no pmf over the eligible actions, or a weight is above the log's largest.
     """
-    weight = np.empty(log.n)
-    expected = {model: np.empty(log.n) for model in models.values()}
-    pmf = None
-    if not isinstance(target, str):
-        pmf = np.asarray(target, dtype=np.float64)
-        for rows in checked(f"targets.{name}", pmf, log):
-            block = pmf[rows]
-            weight[rows] = drawn(block, log.action[rows])
-            for model, found in expected.items():
-                np.einsum("ij,ij->i", block, model.q_hat[rows], out=found[rows])
-        for model, found in expected.items():
+    pmfs = {
+        name: np.asarray(target, dtype=np.float64)
+        for name, target in targets.items()
+        if not isinstance(target, str)
+    }
+    used = dict.fromkeys(models.values())
+    # One piece of memory is had again from the last report where several small ones are not.
+    columns = iter(np.empty((len(targets) + len(used) * (1 + len(pmfs)), log.n)))
+    weight = {name: next(columns) for name in targets}
+    residual = {model: next(columns) for model in used}
+    expected = {name: {model: next(columns) for model in used} for name in pmfs}
+    checks = (checked(f"targets.{name}", pmf, log) for name, pmf in pmfs.items())
+    for rows, *_ in zip(*checks, strict=True):
+        action = log.action[rows]
+        for model, left in residual.items():
+            np.subtract(log.reward[rows], drawn(model.q_hat[rows], action), out=left[rows])
+        for name, pmf in pmfs.items():
+            weight[name][rows] = drawn(pmf[rows], action)
+            for model, found in expected[name].items():
+                np.einsum("ij,ij->i", pmf[rows], model.q_hat[rows], out=found[rows])
+    for name, target in targets.items():
+        if isinstance(target, str):
+            weight[name][:] = _column_of(name, target, log, models)
+        for model, found in expected.get(name, {}).items():
             # Nought times what is not finite is not finite either: no pass of its own is needed.
             if not np.isfinite(found.sum()):
                 wrong = ~np.isfinite(model.q_hat.sum(axis=1))
                 refuse_rows(wrong, "q_hat", "is not finite", "Predict every action.")
-    elif log.columns is None:
+        weight[name] /= propensity
+        if weight[name].max() > log.max_weight * (1 + 1e-9):
+            refuse_rows(
+                weight[name] > log.max_weight * (1 + 1e-9),
+                f"targets.{name}",
+                f"has a weight above `max_weight` ({log.max_weight:g})",
+                "Declare the largest weight that is possible.",
+                weight[name],
+            )
+    return Readings(
+        {
+            name: Reading(name, pmfs.get(name), weight[name], expected.get(name, {}))
+            for name in targets
+        },
+        residual,
+    )
+
+
+def _column_of(
+    name: str, target: str, log: EvaluationLog, models: Mapping[str, Predicted]
+) -> FloatArray:
+    """π(a_i|x_i) from the log's own columns, (n,)."""
+    if log.columns is None:
         raise AttributionError(
             f"`targets.{name}` names a column, but the log was not read from a frame. "
             "Pass an (n, k) pmf."
         )
-    elif models:
+    if models:
         raise AttributionError(
             f"`targets.{name}` is a column, which {', '.join(models)} cannot use. "
             "Pass its (n, k) pmf."
         )
-    else:
-        weight[:] = numbers(log.columns, target, f"targets.{name}")
-        refuse_rows(
-            ~((weight >= 0) & (weight <= 1)),
-            f"targets.{name}",
-            "is not in [0, 1]",
-            "The column must hold the target's probability of the logged action.",
-            weight,
-        )
-    weight /= propensity
-    if weight.max() > log.max_weight * (1 + 1e-9):
-        refuse_rows(
-            weight > log.max_weight * (1 + 1e-9),
-            f"targets.{name}",
-            f"has a weight above `max_weight` ({log.max_weight:g})",
-            "Declare the largest weight that is possible.",
-            weight,
-        )
-    return Reading(name, pmf, weight, expected)
+    chance = numbers(log.columns, target, f"targets.{name}")
+    refuse_rows(
+        ~((chance >= 0) & (chance <= 1)),
+        f"targets.{name}",
+        "is not in [0, 1]",
+        "The column must hold the target's probability of the logged action.",
+        chance,
+    )
+    return chance
 
 
 def ranges(
@@ -144,8 +166,6 @@ def ranges(
     low, high = reward_range or (math.nan, math.nan)
     if predicted is None:
         return (0.0, 0.0), (low, high)
-    if math.isnan(low):
-        return (math.nan, math.nan), (math.nan, math.nan)
     least, most = predicted
     return (least, most), (low - most, high - least)
 

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from typing import Literal, get_args
 
 import numpy as np
@@ -412,16 +413,9 @@ class Trial(Estimate):
 def resampled(trials: Sequence[Trial]) -> list[FloatArray]:
     """Every trial in each bootstrap draw, (draws,) each, with the same weights for all of them."""
     sums = PoissonSums(2 * sum(trial.ratios for trial in trials), trials[0].setting.seed)
-    for blocks_of in zip(*(trial.parts() for trial in trials), strict=True):
-        sums.add(
-            np.stack(
-                [
-                    column
-                    for parts, trial in zip(blocks_of, trials, strict=True)
-                    for column in centred(parts, trial.totals)
-                ]
-            )
-        )
+    for block in zip(*(trial.parts() for trial in trials), strict=True):
+        columns = (centred(parts, each.totals) for parts, each in zip(block, trials, strict=True))
+        sums.add(chain.from_iterable(columns), len(block[0][0][0]))
     return drawn_values(sums.total(), [(trial.value, trial.ratios) for trial in trials])
 
 

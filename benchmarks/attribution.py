@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import resource
 import statistics
+import subprocess
+import sys
 import time
 import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from attribution import EvaluationLog, evaluate
+from attribution import EvaluationLog, LogColumns, evaluate, evaluate_batches
 
 FloatArray = npt.NDArray[np.float64]
 ESTIMATORS = ("ips", "snips", "dr")
@@ -87,23 +94,86 @@ def bootstrap(rows: int, repeats: int) -> None:
     """A thousand draws of three estimators, beside drawing that many random bits."""
     log, pmf, q_hat = made(rows, 10)
     bits = np.random.SFC64(0)
+
+    def drawn() -> object:
+        return evaluate(log, {"t": pmf}, ESTIMATORS, q_hat=q_hat, interval="bootstrap")
+
     times = side_by_side(
         repeats,
         drawing_the_random_bits=lambda: [bits.random_raw(rows) for _ in range(250)],
-        evaluate=lambda: evaluate(
-            log, {"t": pmf}, ESTIMATORS, q_hat=q_hat, interval="bootstrap"
-        ),
-    )  # fmt: skip
+        evaluate=drawn,
+    )
     title = f"1000 bootstrap draws of IPS + SNIPS + DR, n={rows:,}, {repeats} repeats"
     report(title, times, "drawing_the_random_bits")
+    print(f"  {peak_bytes_a_row(drawn, rows):9.1f}  bytes a row at the peak, beyond the inputs")
+
+
+def streamed(rows: int, actions: int) -> None:
+    """The same three estimators of a Parquet file, and of one four times as long."""
+    print(f"IPS + SNIPS + DR of Parquet files, K={actions}: CPU s, MB at the peak (of a process)")
+    for size in (rows, 4 * rows):
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "log.parquet"
+            write(path, size, actions)
+            command = [sys.executable, "-m", "benchmarks.attribution", str(path), str(actions)]
+            told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            cpu, before, peak = map(float, told.split())
+            file = path.stat().st_size / 1e6
+        print(
+            f"  {cpu:9.2f}  {peak:9.0f}  n={size:,}, a file of {file:.0f} MB; "
+            f"{before:.0f} MB of it before the first row"
+        )
+
+
+def write(path: Path, rows: int, actions: int) -> None:
+    """A log with a target and a reward model in columns of lists, a part at a time."""
+    rng = np.random.default_rng(0)
+    writer = None
+    for start in range(0, rows, 250_000):
+        count = min(250_000, rows - start)
+        pmf = rng.random((count, actions))
+        pmf /= pmf.sum(axis=1, keepdims=True)
+        table = pa.table(
+            {
+                "action": rng.integers(0, actions, count),
+                "reward": rng.random(count),
+                "p": np.full(count, 1 / actions),
+                "target": lists(pmf),
+                "q_hat": lists(rng.random((count, actions))),
+            }
+        )
+        writer = writer or pq.ParquetWriter(path, table.schema)
+        writer.write_table(table, row_group_size=62_500)
+    if writer is not None:
+        writer.close()
+
+
+def lists(matrix: FloatArray) -> pa.Array:
+    """(n, k) as n lists of k."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
+
+
+def read(path: str, actions: int) -> None:
+    """Evaluate the file; print CPU seconds, and peak memory before and after in MB."""
+    columns = LogColumns("action", "reward", "p", actions=range(actions))
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    evaluate_batches(path, columns, {"t": "target"}, ESTIMATORS, q_hat="q_hat")
+    spent = time.process_time() - start
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(spent, before / 1000, after / 1000)
 
 
 def main() -> None:
     """Print every comparison."""
+    # First, since the peak of a child that is told begins at its parent's.
+    streamed(500_000, 10)
     fused(100_000, 10, repeats=25)
     fused(1_000_000, 100, repeats=5)
     bootstrap(100_000, repeats=5)
 
 
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) > 1:
+        read(sys.argv[1], int(sys.argv[2]))
+    else:
+        main()

@@ -160,7 +160,7 @@ def test_the_mirrored_reward_has_the_mirrored_anytime_and_bernstein_interval() -
 def test_bootstrap_weights_are_poisson_and_independent() -> None:
     """Reference: scipy's Poisson law and the moments of sums of independent weights."""
     single = PoissonSums(1, 7, draws=40_000)
-    single.add(np.ones((1, 1)))
+    single.add([np.ones(1)], 1)
     counts = single.total()[0]
     observed = np.bincount(np.minimum(counts, 7).astype(int), minlength=8)
     expected: FloatArray = 40_000 * np.append(
@@ -169,9 +169,10 @@ def test_bootstrap_weights_are_poisson_and_independent() -> None:
     assert stats.chisquare(observed, expected).pvalue > 1e-4
     columns = np.stack([np.ones(5000), np.arange(5000.0) % 2])
     drawn = [PoissonSums(2, 8, draws=1001) for _ in range(2)]
-    drawn[0].add(columns)
+    drawn[0].add(columns, 5000)
     for start in range(0, 5000, 77):
-        drawn[1].add(columns[:, start : start + 77])
+        portion = columns[:, start : start + 77]
+        drawn[1].add(portion, portion.shape[1])
     sums, portions = (each.total() for each in drawn)
     np.testing.assert_array_equal(sums, portions)
     assert sums.shape == (2, 1001)
