@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from attribution.errors import AttributionError, refuse_rows
-from attribution.log import as_pandas, column, numbers
+from attribution.log import as_pandas, column, numbers, refuse_repeats
 from attribution.metrics import MetricSpec
 
 # Microseconds since the epoch, on every platform.
@@ -149,14 +149,7 @@ def join_decisions(
         that is not among ``metrics``.
     """
     frame = as_pandas(decisions)
-    ids = column(frame, "decision_id", "decisions")
-    refuse_rows(
-        ids.duplicated().to_numpy(),
-        "decision_id",
-        "repeats an earlier row's",
-        "Keep one row for each decision.",
-        ids.to_numpy(),
-    )
+    refuse_repeats(frame, "decision_id", "decisions", "Keep one row for each decision.")
     names = [spec.name for spec in metrics]
     for name in reward or {}:
         if name not in names:

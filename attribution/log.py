@@ -351,14 +351,7 @@ class EvaluationLog:
         """
         table = as_pandas(frame)
         if decision_id is not None:
-            ids = column(table, decision_id, "decision_id")
-            refuse_rows(
-                ids.duplicated().to_numpy(),
-                decision_id,
-                "repeats an earlier row's",
-                "Keep one row for each decision.",
-                ids.to_numpy(),
-            )
+            refuse_repeats(table, decision_id, "decision_id", "Keep one row for each decision.")
         drawn = column(table, action, "action")
         refuse_rows(
             drawn.isna().to_numpy(), action, "is missing", "Leave out rows without an action."
@@ -486,6 +479,13 @@ def column(table: pd.DataFrame, name: str, role: str) -> pd.Series[Any]:
             f"Columns: {', '.join(map(str, table.columns))}."
         )
     return table[name]
+
+
+def refuse_repeats(table: pd.DataFrame, name: str, role: str, repair: str) -> None:
+    """Raise if two rows have the same value in the column called ``name``."""
+    ids = column(table, name, role)
+    repeated = ids.duplicated().to_numpy()
+    refuse_rows(repeated, name, "repeats an earlier row's", repair, ids.to_numpy())
 
 
 def numbers(table: pd.DataFrame, name: str, role: str) -> FloatArray:

@@ -81,12 +81,12 @@ def ope_page(report: Report) -> str:
         body.append(f'<p>{escape(name)}: <b class="{tone}">{d["verdict"]}</b>{why}</p>')
     known = [r for r in report["results"] if r["low"] is not None]
     rows = [
-        Interval(f"{r['target']} · {r['estimator']}", r["value"], r["low"], r["high"])
-        for r in known
+        Interval(f"{r['target']} · {_estimator(r)}", r["value"], r["low"], r["high"]) for r in known
     ]
     if rows:
         body.append(f"<h2>Values ({escape(report['metric'])} per {escape(report['row'])})</h2>")
-        body.append(interval_plot("Values of targets", rows, _number))
+        # A value's distance from zero tells nothing, and would flatten the differences.
+        body.append(interval_plot("Values of targets", rows, _number, zero=False))
     values = ("target", "estimator", "value", "se", "95 %", "by", "rows", "units")
     body.append(
         _table(
@@ -105,7 +105,7 @@ def ope_page(report: Report) -> str:
         body.append("<h2>Paired differences on the same log</h2>")
         pairs = [
             Interval(
-                f"{c['target']} − {c['against']} · {c['estimator']}",
+                f"{c['target']} − {c['against']} · {_estimator(c)}",
                 c["difference"],
                 c["low"],
                 c["high"],
@@ -130,6 +130,11 @@ def ope_page(report: Report) -> str:
         ]
         body.append(f'<h3 class="soft">{said}</h3>' + bar_plot(said, bars, _number))
     return _page(f"Value of targets for {place}", [*body, *_notes(report)])
+
+
+def _estimator(row: Report) -> str:
+    """An estimator's name; whether it is biased, which its interval does not show."""
+    return f"{row['estimator']} (biased)" if "bias" in row["interval"] else str(row["estimator"])
 
 
 def _lift_table(results: Sequence[Report]) -> str:

@@ -47,18 +47,20 @@ class Bar:
 Format = Callable[[float], str]
 
 
-def interval_plot(title: str, rows: Sequence[Interval], show: Format) -> str:
-    """Estimates with their intervals on one axis, a line at zero; an SVG element.
+def interval_plot(title: str, rows: Sequence[Interval], show: Format, *, zero: bool = True) -> str:
+    """Estimates with their intervals on one axis, with a line at ``zero``; an SVG element.
 
     Ends beyond four times the median half-width are cut at the plot's edge and drawn as arrows,
     so that one wide interval does not flatten the others.
     """
     if not rows:
         return ""
-    low, high = _range(rows)
+    low, high = _range(rows, zero=zero)
     height = _HEAD + _ROW * len(rows) + 28
     at = _scale(low, high, _LABEL, WIDTH - _RIGHT)
-    parts = [_axis(at, low, high, _HEAD - 8, height - 24, show), _line(at(0), _HEAD - 8, height)]
+    parts = [_axis(at, low, high, _HEAD - 8, height - 24, show)]
+    if zero:
+        parts.append(_line(at(0), _HEAD - 8, height))
     for number, row in enumerate(rows):
         y = _HEAD + _ROW * number + _ROW / 2
         ends = [min(max(end, low), high) for end in (row.low, row.high)]
@@ -74,7 +76,8 @@ def interval_plot(title: str, rows: Sequence[Interval], show: Format) -> str:
             f'<text x="{_LABEL - 12}" y="{y + 4}" text-anchor="end">{escape(row.label)}</text>'
             f'<g class="{row.tone}"><title>{escape(told)}</title>{"".join(marks)}</g>'
         )
-    return _svg(title, height, parts, f"{len(rows)} estimates with intervals and a line at zero.")
+    said = f"{len(rows)} estimates with intervals{' and a line at zero' if zero else ''}."
+    return _svg(title, height, parts, said)
 
 
 def band_plot(title: str, points: Sequence[Point], show: Format) -> str:
@@ -133,12 +136,13 @@ def bar_plot(title: str, bars: Sequence[Bar], show: Format) -> str:
     return _svg(title, _HEAD + _ROW * len(bars) + 8, parts, f"{len(bars)} bars from zero.")
 
 
-def _range(rows: Sequence[Interval]) -> tuple[float, float]:
-    """The axis: all estimates and zero, and the intervals up to a limit."""
+def _range(rows: Sequence[Interval], *, zero: bool) -> tuple[float, float]:
+    """The axis: all estimates, ``zero`` if it is asked for, and the intervals up to a limit."""
     halves = sorted((row.high - row.low) / 2 for row in rows)
     limit = 4 * halves[len(halves) // 2]
-    low = min(0.0, *(max(row.low, row.value - limit) for row in rows))
-    high = max(0.0, *(min(row.high, row.value + limit) for row in rows))
+    held = [0.0] if zero else []
+    low = min([*held, *(max(row.low, row.value - limit) for row in rows)])
+    high = max([*held, *(min(row.high, row.value + limit) for row in rows)])
     room = 0.04 * (high - low) or 1.0
     return low - room, high + room
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from attribution.errors import AttributionError, refuse_rows
 from attribution.lift_metrics import Metric, Quantile, as_metrics
-from attribution.log import as_pandas, column, numbers
+from attribution.log import as_pandas, column, numbers, refuse_repeats
 from attribution.moments import Moments
 
 FloatArray = npt.NDArray[np.float64]
@@ -184,14 +184,7 @@ def once(table: pd.DataFrame, unit: str | None) -> None:
     """Refuse a frame in which a unit has two rows."""
     if unit is None:
         return
-    ids = column(table, unit, "unit")
-    refuse_rows(
-        ids.duplicated().to_numpy(),
-        unit,
-        "repeats an earlier row's",
-        "Lift's row is the unit: aggregate each unit to one row.",
-        ids.to_numpy(),
-    )
+    refuse_repeats(table, unit, "unit", "Lift's row is the unit: aggregate each unit to one row.")
 
 
 def assigned_variants(table: pd.DataFrame, variant: str) -> pd.Series[str]:

@@ -60,7 +60,7 @@ def contextual(rng: np.random.Generator) -> tuple[EvaluationLog, FloatArray, flo
 
 def test_shares_are_one_over_the_deviation_that_weights_give_and_leave_out_the_row_itself() -> None:
     log, target, _, _ = contextual(np.random.default_rng(0))
-    share = snapshot_shares(read("t", target, log, log.propensity, {}), log)
+    share = snapshot_shares(read({"t": target}, log, log.propensity, {}).of["t"], log)
     assert log.pmf is not None
     each = (target**2 / log.pmf).sum(axis=1)
     hand = [1 / np.sqrt(np.delete(each[:150], i).mean()) for i in (0, 77)]
@@ -81,7 +81,7 @@ def test_an_adaptively_weighted_value_is_worked_by_hand() -> None:
     rows = np.arange(log.n)
     weight = target[rows, log.action] / log.propensity
     gamma = (target * q_hat).sum(axis=1) + weight * (log.reward - q_hat[rows, log.action])
-    h = snapshot_shares(read("t", target, log, log.propensity, {}), log)
+    h = snapshot_shares(read({"t": target}, log, log.propensity, {}).of["t"], log)
     plain, by_context = report.results
     assert plain.value == pytest.approx(h @ gamma / h.sum(), rel=1e-12)
     variance = (h**2 @ (gamma - plain.value) ** 2) / h.sum() ** 2
@@ -171,7 +171,7 @@ def test_plain_estimators_stay_weak_beside_an_adaptive_one() -> None:
 def test_what_an_adaptive_estimate_needs_is_refused_by_name() -> None:
     log, target, _, history = contextual(np.random.default_rng(9))
     bare = EvaluationLog(log.actions, log.action, log.reward, log.propensity)
-    reading = read("t", target, log, log.propensity, {})
+    reading = read({"t": target}, log, log.propensity, {}).of["t"]
     with pytest.raises(AttributionError, match="'aw_aipw' but the log has no `pmf`"):
         snapshot_shares(reading, bare)
     with pytest.raises(AttributionError, match="needs `history`"):

@@ -51,6 +51,19 @@ def test_estimates_stand_in_their_order_from_left_to_right() -> None:
     assert (places[2] - places[1]) / (places[1] - places[0]) == pytest.approx(1.5, rel=0.01)
 
 
+def test_without_a_zero_the_axis_begins_where_the_estimates_do() -> None:
+    rows = [Interval(str(x), x, x - 0.1, x + 0.1) for x in (5.0, 6.0)]
+    with_zero, without = (
+        ET.fromstring(interval_plot("", rows, shown, zero=each)) for each in (True, False)
+    )
+    assert "zero" not in {line.get("class") for line in without.iter(f"{SVG}line")}
+    first, second = (
+        [float(circle.get("cx", "")) for circle in root.iter(f"{SVG}circle")]
+        for root in (with_zero, without)
+    )
+    assert second[1] - second[0] > 4 * (first[1] - first[0])
+
+
 def test_one_wide_interval_is_cut_and_does_not_flatten_the_others() -> None:
     rows = [Interval("a", 1, 0.9, 1.1), Interval("b", 1, 0.9, 1.1), Interval("c", 1, -99, 99)]
     root = ET.fromstring(interval_plot("", rows, shown))
