@@ -25,6 +25,8 @@ Horizon: TypeAlias = Literal["always", "fixed"]
 # (at 5 they reach 6 %: 50 against 1,000 and 500 against 9,500 units); a sequence looks early and
 # often, and needs 100.
 LEAST_AWAY: Final[dict[Horizon, int]] = {"fixed": 20, "always": 100}
+# A variant with less than this share of the other's units is small beside it.
+_SMALL: Final = 0.5
 _NAN = math.nan
 
 
@@ -56,7 +58,10 @@ class Prior:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """The fields of `report.LiftResult` that compare two variants."""
+    """The fields of `report.LiftResult` that compare two variants, and what lies behind them.
+
+    ``why_not`` says why there is no interval; ``variance`` is the difference's.
+    """
 
     difference: float
     low: float = _NAN
@@ -69,6 +74,7 @@ class Effect:
     always_valid: bool = False
     chance_above_zero: float = _NAN
     why_not: str = ""
+    variance: float = _NAN
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +109,12 @@ def compare(means: VariantMeans, v: int, names: tuple[str, str], rules: Rules) -
             difference,
             why_not=f"{scarce!r} has only {least} values {kind}; {needed} are needed",
         )
-    contrast = _Contrast.of(means, v, rules)
-    fixed = "hajek" if means.weighted else "welch"
     always = rules.horizon == "always"
+    sizes = means.effective[[v, 0]]
+    lopsided = float(sizes.min()) < _SMALL * float(sizes.max())
+    pooled = not means.binary and (always or (sparse and lopsided))
+    contrast = _Contrast.of(means, v, rules, pooled=pooled)
+    fixed = ("hajek" if means.weighted else "welch") + ("_pooled" if pooled else "")
     effect = contrast.effect("sequence" if always else fixed, always_valid=always)
     unit_sd = math.sqrt(float(means.own[0] * means.effective[0]))
     chance = rules.prior.chance_above_zero(difference, contrast.variance, unit_sd)
@@ -157,8 +166,9 @@ class _Contrast:
     p_of: Callable[[float], float]
 
     @classmethod
-    def of(cls, means: VariantMeans, v: int, rules: Rules) -> _Contrast:
+    def of(cls, means: VariantMeans, v: int, rules: Rules, *, pooled: bool) -> _Contrast:
         own, base_own = float(means.own[v]), float(means.own[0])
+        more, base_more = _floored(means, v) if pooled else (0.0, 0.0)
         if rules.horizon == "fixed":
             df = (own + base_own) ** 2 / (own**2 / means.df[v] + base_own**2 / means.df[0])
             widening = float(stdtrit(df, 1 - rules.alpha / 2))
@@ -166,7 +176,6 @@ class _Contrast:
             def p_of(z: float) -> float:
                 return 2 * float(stdtr(df, -abs(z)))
 
-            more = base_more = 0.0
         else:
             clock = float(min(means.away[v], means.away[0]))
             widening = rules.mixture.widening(clock, rules.alpha)
@@ -174,7 +183,6 @@ class _Contrast:
             def p_of(z: float) -> float:
                 return rules.mixture.p_value(z * z, clock)
 
-            more, base_more = _floored(means, v)
         cov = means.cov
         return cls(
             float(means.value[v]), float(means.value[0]), float(cov[v, v]) + more,
@@ -200,6 +208,7 @@ class _Contrast:
             self.p_of(self.difference / se),
             interval,
             always_valid,
+            variance=self.variance,
         )
 
     def relative(self) -> tuple[float, float, float]:
@@ -232,14 +241,15 @@ def _floored(means: VariantMeans, v: int) -> tuple[float, float]:
 
     A small variant that has not drawn from the tail yet is low in mean and in spread at once, and
     looks surely worse. With 5 % treated and lognormal revenue that made 6 to 17 % false alarms
-    over 60 looks; with the pooled spread, which the baseline's units know, it makes none.
+    over 60 looks, and intervals at a fixed horizon covered 83 to 89 %; with the pooled spread,
+    which the baseline's units know, both keep their promise.
     """
     pair = [v, 0]
     own, size = means.own[pair], means.effective[pair]
     unit = own * size
     pooled = float(size @ unit / size.sum())
     more = np.maximum(pooled / size - own, 0.0)
-    return (0.0, 0.0) if means.binary else (float(more[0]), float(more[1]))
+    return float(more[0]), float(more[1])
 
 
 def compare_quantiles(metric: Quantile, mine: FloatArray, base: FloatArray, rules: Rules) -> Effect:

@@ -55,8 +55,8 @@ TUNED_AT: Final = 1_000
 _EXPOSURE: Final = "exposure differs"
 _FAILED: Final = frozenset({"failed", _EXPOSURE})
 ADAPTIVE: Final = (
-    "A bandit gave out the variants: means are weighted by the logged probabilities, and intervals "
-    "hold at one look."
+    "A bandit gave out the variants: means are weighted by the logged probabilities, in the order "
+    "in which units came."
 )
 _DEFAULT_PRIOR: Final = Prior()
 
@@ -179,7 +179,8 @@ def lift(
         refuse_options(options)
         table = as_pandas(units)
         once(table, unit)
-        return _adaptive(table, variant, baseline, made, probability, time, alpha, correction)
+        rules = Rules(alpha, horizon, NormalMixture(tuned_at), prior)
+        return _adaptive(table, variant, baseline, made, probability, time, rules, correction)
     if cluster is not None:
         units, made = by_cluster(as_pandas(units), cluster, made, variant, shares, unit)
         unit = None
@@ -318,7 +319,6 @@ class _Compared:
     effect: Effect
     adjustment: str
     population: str
-    variance: float = math.nan
     p_adjusted: float = math.nan
 
 
@@ -385,7 +385,7 @@ class _Asked:
                 metric, name, int(means.n[v]), float(means.value[v]), float(means.value[0]),
                 _refused(srm) if srm.verdict in _FAILED
                 else compare(means, v, (name, self.names[0]), self.rules),
-                means.adjustment, "assigned", float(means.own[v] + means.own[0]),
+                means.adjustment, "assigned",
             )
             for v, name in enumerate(self.names) if v
         ]  # fmt: skip
@@ -554,7 +554,7 @@ def _adaptive(
     metrics: Sequence[Metric],
     probability: object,
     time: str | None,
-    alpha: float,
+    rules: Rules,
     correction: Correction,
 ) -> LiftReport:
     """The report where a bandit gave out the variants."""
@@ -574,11 +574,11 @@ def _adaptive(
         for v, name in enumerate(log.names):
             if v == 0:
                 continue
-            effect, mine, base = log.effect(rows[:, 0], v, alpha)
+            effect, mine, base = log.effect(rows[:, 0], v, rules, metric.resting)
             effect = _refused(srm) if srm.verdict == "failed" else effect
             n = int((~np.isnan(rows[:, 0]) & (log.variant == v)).sum())
             found.append(_Compared(metric, name, n, mine, base, effect, "none", "assigned"))
-    told = [_told(each, baseline, alpha) for each in _corrected(found, correction)]
+    told = [_told(each, baseline, rules.alpha) for each in _corrected(found, correction)]
     return LiftReport(
         srm,
         tuple(told),
@@ -654,11 +654,11 @@ def _interaction(parts: Sequence[_Compared]) -> float:
     ----------
     Cochran (1954), The Combination of Estimates from Different Experiments, Biometrics 10(1).
     """
-    known = [part for part in parts if part.effect.interval in {"welch", "hajek", "sequence"}]
+    known = [part for part in parts if not math.isnan(part.effect.variance)]
     if len(known) < 2:
         return math.nan
     difference = np.array([part.effect.difference for part in known])
-    weight = 1 / np.array([part.variance for part in known])
+    weight = 1 / np.array([part.effect.variance for part in known])
     mean = float(weight @ difference / weight.sum())
     return float(chdtrc(len(known) - 1, float(weight @ (difference - mean) ** 2)))
 
@@ -669,9 +669,9 @@ def _slope(series: Sequence[_Compared]) -> tuple[int, float, float]:
     Effects are weighted by 1/variance.
     """
     known = [
-        (number, part.effect.difference, part.variance)
+        (number, part.effect.difference, part.effect.variance)
         for number, part in enumerate(series)
-        if part.effect.interval in {"welch", "hajek", "sequence"}
+        if not math.isnan(part.effect.variance)
     ]
     if len(known) < 3:
         return len(known), math.nan, math.nan

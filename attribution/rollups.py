@@ -22,6 +22,11 @@ BoolArray = npt.NDArray[np.bool_]
 Probability = str | Mapping[str, float] | None
 
 VARIANT, PROBABILITY = "variant", "probability"
+# Where probabilities vary, a unit stands for 1/p: beyond a billion, squares of it lose the others.
+LEAST_CHANCE = 1e-9
+UNLIKELY = (
+    "Such a unit would stand for more than a billion: check what was logged, or leave it out."
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -209,6 +214,8 @@ def chances(table: pd.DataFrame, assigned: pd.Series[str], probability: Probabil
             "Log the probability with which the unit was assigned.",
             chance,
         )
+        said = f"is below {LEAST_CHANCE:g}"
+        refuse_rows(chance < LEAST_CHANCE, probability, said, UNLIKELY, chance)
         return chance
     shares = declared_shares(probability, assigned.unique().tolist())
     return np.array([shares[name] for name in assigned], dtype=np.float64)
@@ -219,9 +226,10 @@ def declared_shares(probability: Mapping[str, float], found: Sequence[str]) -> d
     shares = {}
     for name in sorted({*probability, *found}):
         share = probability.get(name)
-        if share is None or not 0 < share <= 1:
+        if share is None or not LEAST_CHANCE <= share <= 1:
             raise AttributionError(
-                f"`probability` of variant {name!r} is {share}. It must lie in (0, 1]."
+                f"`probability` of variant {name!r} is {share}. It must lie in "
+                f"[{LEAST_CHANCE:g}, 1]."
             )
         shares[name] = float(share)
     return shares

@@ -18,7 +18,9 @@ from attribution.errors import AttributionError
 from attribution.lift_metrics import Count, Metric, Proportion, Retention
 from attribution.moments import Moments
 from attribution.rollups import (
+    LEAST_CHANCE,
     PROBABILITY,
+    UNLIKELY,
     VARIANT,
     Probability,
     Rollup,
@@ -126,12 +128,18 @@ class _Table:
             if frame[name].isna().any():
                 repair = "Give every unit its value."
                 self._refuse(f"{_name(name)} IS NULL", name, "is missing", repair)
-        if isinstance(probability, str) and not frame[PROBABILITY].between(1e-300, 1).all():
+        if isinstance(probability, str) and not frame[PROBABILITY].between(LEAST_CHANCE, 1).all():
             self._refuse(
                 f"NOT coalesce({_name(probability)} > 0 AND {_name(probability)} <= 1, false)",
                 probability,
                 "is not in (0, 1]",
                 "Log the probability with which the unit was assigned.",
+            )
+            self._refuse(
+                f"{_name(probability)} < {_number(LEAST_CHANCE)}",
+                probability,
+                f"is below {LEAST_CHANCE:g}",
+                UNLIKELY,
             )
         frame[VARIANT] = frame[VARIANT].astype(object)
         if isinstance(probability, Mapping):

@@ -50,7 +50,7 @@ def test_adaptive_intervals_cover_and_plain_means_are_biased() -> None:
     plain, weighted = [], []
     for _ in range(logs):
         frame = bandit(rng)
-        [row, _] = lift(frame, **ASKED).results
+        [row, _] = lift(frame, **ASKED, horizon="fixed").results
         hits += row.low < 0 < row.high
         tails += row.low > 0
         weighted.append(row.mean)
@@ -67,7 +67,10 @@ def test_the_order_of_rows_does_not_matter_but_that_of_time_does() -> None:
     frame = bandit(np.random.default_rng(2))
     first = lift(frame, **ASKED).results
     assert lift(frame.sample(frac=1, random_state=1), **ASKED).results == first
-    assert (first[0].interval, first[0].always_valid) == ("adaptive", False)
+    assert (first[0].interval, first[0].always_valid) == ("adaptive_sequence", True)
+    [planned, _] = lift(frame, **ASKED, horizon="fixed").results
+    assert (planned.interval, planned.always_valid) == ("adaptive", False)
+    assert first[0].low < planned.low < planned.high < first[0].high
 
 
 def test_variants_not_given_out_as_drawn_fail_the_sample_ratio() -> None:
@@ -107,6 +110,17 @@ def test_bad_logs_are_refused(change: dict[str, Any], asked: dict[str, Any], mes
     frame = bandit(np.random.default_rng(5)).assign(**change)
     with pytest.raises(AttributionError, match=message):
         lift(frame, **(ASKED | asked))
+
+
+def test_a_sequence_is_dual_to_its_p_value_and_waits_for_values_off_the_usual_one() -> None:
+    frame = bandit(np.random.default_rng(7))
+    for level in (0.05, 0.3):
+        for row in lift(frame, **ASKED, alpha=level).results:
+            assert (row.low > 0 or row.high < 0) == (row.p_value < level)
+    sparse = frame.assign(y=frame["y"] * (frame.index % 20 == 0))
+    for horizon, needed in (("always", 100), ("fixed", 20)):
+        said = {row.verdict for row in lift(sparse, **ASKED, horizon=horizon).results}
+        assert any(f"values off the usual one; {needed} are needed" in each for each in said)
 
 
 def test_too_few_units_of_a_variant_give_no_interval() -> None:

@@ -329,17 +329,34 @@ def test_the_score_takes_its_spread_from_the_likeliest_rates_that_differ_so(
     assert rates.score(delta) == pytest.approx(score, rel=1e-3, abs=1e-3)
 
 
+def test_few_successes_beside_many_miss_on_either_side_by_no_more_than_promised() -> None:
+    """Exact tails, summed over all outcomes; the uncorrected score misses 3.6 % on one side."""
+    n, n0, rate = 50, 1_000, 0.05
+    high, low, plain = 0.0, 0.0, 0.0
+    for x in range(int(stats.binom.ppf(1 - 1e-5, n, rate)) + 1):
+        for x0 in range(*stats.binom.ppf([1e-5, 1 - 1e-5], n0, rate).astype(int)):
+            chance = stats.binom.pmf(x, n, rate) * stats.binom.pmf(x0, n0, rate)
+            rates = TwoProportions(x, n, x0, n0)
+            high += chance * (rates.deviate(0.0) > 1.959964)
+            low += chance * (rates.deviate(0.0) < -1.959964)
+            plain += chance * (rates.score(0.0) > 1.959964)
+    assert max(high, low) < 0.03
+    assert plain > 0.035
+
+
 def test_the_score_interval_holds_what_the_score_test_does_not_reject() -> None:
-    """p-values of no difference are statsmodels' (method "score", with the correction)."""
+    """The score itself is statsmodels' (method "score", with the correction)."""
     for case in ((1, 50, 30, 1000), (0, 50, 30, 1000), (7, 20, 3, 30), (50, 50, 990, 1000)):
         rates = TwoProportions(*case)
         low, high = rates.interval(0.05)
-        assert (rates.score(low), rates.score(high)) == pytest.approx((1.959964, -1.959964), 1e-5)
+        ends = rates.deviate(low), rates.deviate(high)
+        assert ends == pytest.approx((1.959964, -1.959964), 1e-5)
         assert low < rates.difference < high
     reference = proportion.test_proportions_2indep(
         7, 20, 3, 30, compare="diff", method="score", correction=True
     )
-    assert TwoProportions(7, 20, 3, 30).p_value == pytest.approx(reference.pvalue, rel=1e-9)
+    score = TwoProportions(7, 20, 3, 30).score(0.0)
+    assert 2 * stats.norm.sf(abs(score)) == pytest.approx(reference.pvalue, rel=1e-9)
     assert TwoProportions(3, 3, 0, 2).interval(1e-9)[0] <= TwoProportions(3, 3, 0, 2).difference
 
 

@@ -200,6 +200,7 @@ BAD: list[tuple[dict[str, Any], list[Metric], str]] = [
     ({"orders": -1}, [Count("orders")], "`orders` is no count in 3,000 of 3,000 rows"),
     ({"probability": 0.0}, [Count("orders")], r"`probability` is not in \(0, 1\] in 3,000"),
     ({"probability": np.nan}, [Count("orders")], r"`probability` is not in \(0, 1\] in 3,000"),
+    ({"probability": 1e-200}, [Count("orders")], "`probability` is below 1e-09 in 3,000 of"),
     ({"variant": None}, [Count("orders")], "`variant` is missing in 3,000 of 3,000 rows"),
     ({"unit": "u:1"}, [Count("orders")], "`unit` (repeats|has more)"),
     ({"day": None}, [Count("orders")], "`day` is missing in 3,000 of 3,000 rows"),
