@@ -23,12 +23,9 @@ from attribution.report import LiftReport, SampleRatio
 from attribution.rollups import roll_up
 from attribution.sample_ratio import sample_ratio
 from attribution.variant_means import VariantMeans, from_moments
-from attribution.wording import moved
+from attribution.wording import GROUPS, moved
 
 FloatArray = npt.NDArray[np.float64]
-
-GROUPS: Final = ("learned", "random", "usual", "none")
-"""Decisions by what was learned, drawn at random, as business goes, and none at all."""
 
 _CONTRASTS: Final = {
     "learning": ("learned", "random"),

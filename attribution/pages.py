@@ -37,12 +37,12 @@ svg circle.mid,svg .bar{fill:var(--open)}
 
 def lift_page(report: Report) -> str:
     """A lift report: the sample ratio, effects and intervals, guardrails, effects over time."""
-    srm = report["srm"]
-    failed = srm["verdict"] == "failed"
-    p_value = "" if srm["p_value"] is None else f", p = {srm['p_value']:.3g}"
-    ratio = f'<p>Sample ratio: <b class="{"bad" if failed else "good"}">{srm["verdict"]}</b>'
-    title = f"Lift of {report['experiment']}" if "experiment" in report else "Lift"
-    body = [f"{ratio}{p_value}.</p>"]
+    title = "Lift"
+    if "experiment" in report:
+        title = f"Lift of {report['experiment']}"
+    elif "holdout" in report:
+        title = f"Lift of all that {report['holdout']} holds out"
+    body = [_ratio("Sample ratio", report["srm"])]
     body += [f'<p class="note"><b>Finding:</b> {escape(each)}</p>' for each in report["findings"]]
     rows = [
         Interval(
@@ -68,6 +68,35 @@ def lift_page(report: Report) -> str:
     if report["segments"]:
         body.append("<h2>Segments</h2>")
         body.append(_segments(report["segments"], report["interactions"]))
+    return _page(title, [*body, *_notes(report)])
+
+
+def learning_page(report: Report) -> str:
+    """What learning and acting were worth: each pair of groups by metric, and over time."""
+    pairs: Mapping[str, Report] = report["pairs"]
+    body = [_ratio(f"Sample ratio of {name}", pair["srm"]) for name, pair in pairs.items()]
+    for name, pair in pairs.items():
+        body += [
+            f'<p class="note"><b>Finding in {escape(name)}:</b> {escape(each)}</p>'
+            for each in pair["findings"]
+        ]
+    metrics = dict.fromkeys(r["metric"] for pair in pairs.values() for r in pair["results"])
+    for metric in metrics:
+        rows = [
+            Interval(name, r["difference"], r["low"], r["high"], _tone(r))
+            for name, pair in pairs.items()
+            for r in pair["results"]
+            if r["metric"] == metric and r["low"] is not None
+        ]
+        if rows:
+            said = "In the metric's unit. ● better, ■ worse, ○ not told apart or no direction."
+            body.append(f'<h2>{escape(metric)}</h2><p class="soft">{said}</p>')
+            body.append(interval_plot(f"Differences in {metric}", rows, _number))
+    for name, pair in pairs.items():
+        body.append(f"<h2>{escape(name.capitalize())}</h2>")
+        body.append(_lift_table(pair["results"]))
+        body += _over_time(pair["periods"])
+    title = f"What learning and acting were worth in {report['experiment']}"
     return _page(title, [*body, *_notes(report)])
 
 
@@ -135,6 +164,12 @@ def ope_page(report: Report) -> str:
 def _estimator(row: Report) -> str:
     """An estimator's name; whether it is biased, which its interval does not show."""
     return f"{row['estimator']} (biased)" if "bias" in row["interval"] else str(row["estimator"])
+
+
+def _ratio(name: str, srm: Report) -> str:
+    tone = "bad" if srm["verdict"] == "failed" else "good"
+    p_value = "" if srm["p_value"] is None else f", p = {srm['p_value']:.3g}"
+    return f'<p>{escape(name)}: <b class="{tone}">{srm["verdict"]}</b>{p_value}.</p>'
 
 
 def _lift_table(results: Sequence[Report]) -> str:

@@ -10,6 +10,8 @@ NO_CARRY_OVER: Final = (
     "No estimate here sees what carries over from one decision of a unit to its later ones, or "
     "from one unit to another."
 )
+GROUPS: Final = ("learned", "random", "usual", "none")
+"""Decisions by what was learned, drawn at random, as business goes, and none at all."""
 _DASH: Final = "–"
 
 

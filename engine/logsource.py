@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Protocol
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -19,6 +22,7 @@ from engine.store import SnapshotRow, Store
 from engine.store import read as ask
 from engine.tables import ASSIGNMENTS, CHOICES, OUTCOMES, choices_table, table
 from engine.workspace import Workspace, workspace_from_content
+from experiments import UnitRange
 from policies import Policy
 
 PAGE = 5_000
@@ -36,8 +40,8 @@ class LogSource(Protocol):
     def revision(self, digest: str) -> Workspace:
         """The workspace of a revision that a row names."""
 
-    def choices(self, surface: str, slot: str) -> pa.Table:
-        """Every choice of a slot that was served as logged."""
+    def choices(self, surface: str, slot: str | None = None) -> pa.Table:
+        """Every choice of a slot, or of all of a surface's, that was served as logged."""
 
     def outcomes(self, metrics: Sequence[str]) -> pa.Table:
         """Outcomes of the metrics, each with the unit that it or its decision names."""
@@ -72,7 +76,7 @@ class DatabaseLog:
     def revision(self, digest: str) -> Workspace:
         return self._revisions.get(digest)
 
-    def choices(self, surface: str, slot: str) -> pa.Table:
+    def choices(self, surface: str, slot: str | None = None) -> pa.Table:
         parts = [CHOICES.empty_table()]
         after = 0
         while True:
@@ -81,7 +85,7 @@ class DatabaseLog:
             if not rows:
                 return pa.concat_tables(parts)
             served = choices_table(row for row in rows if row.void is None)
-            parts.append(served.filter(pc.field("slot") == slot))
+            parts.append(served if slot is None else served.filter(pc.field("slot") == slot))
             after = rows[-1].seq
 
     def outcomes(self, metrics: Sequence[str]) -> pa.Table:
@@ -126,8 +130,10 @@ class ExportedLog:
             raise EngineError(f"revision {digest} is not in {self._folder}; export again")
         return workspace_from_content(file.read_bytes())
 
-    def choices(self, surface: str, slot: str) -> pa.Table:
-        wanted = (pc.field("surface") == surface) & (pc.field("slot") == slot)
+    def choices(self, surface: str, slot: str | None = None) -> pa.Table:
+        wanted = pc.field("surface") == surface
+        if slot is not None:
+            wanted &= pc.field("slot") == slot
         found = self._read("choices", CHOICES, wanted)
         voids = self._read("voids", None, None)
         void = pc.is_in(found["decision_id"], value_set=voids["decision_id"].combine_chunks())
@@ -180,3 +186,10 @@ def open_log(database: str | None, folder: Path | None) -> LogSource:
     if database is not None and folder is None:
         return DatabaseLog(database)
     raise ReportError("give either `--database` or `--log`")
+
+
+def within(chosen: UnitRange, units: pd.Series[str]) -> npt.NDArray[np.bool_]:
+    """(n,) whether each unit is among those that a report selects."""
+    codes, unique = pd.factorize(units)
+    held = np.array([chosen.contains(unit) for unit in unique], dtype=bool)
+    return held[codes]

@@ -1,176 +1,33 @@
-"""Reports over a log: lift of an experiment, and off-policy values of targets for one slot."""
+"""Reports over a log: off-policy values of targets for one slot."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from attribution import (
-    AttributionError,
-    EvaluationLog,
-    Mean,
-    MetricSpec,
-    evaluate,
-    join_decisions,
-    join_units,
-    lift,
-)
-from attribution.contrasts import Horizon
+from attribution import AttributionError, EvaluationLog, evaluate, join_decisions
 from attribution.diagnostics import is_adaptive
-from attribution.lift_metrics import Better, Metric
 from engine.decide import policy_context
 from engine.errors import NotFoundError, ReportError
 from engine.ids import to_datetime, to_microseconds
-from engine.logsource import LogSource
+from engine.logsource import LogSource, within
 from engine.models import fresh
 from engine.request import read_attributes
 from engine.store import SnapshotRow
 from engine.workspace import Learner, PolicySpec, Surface, Workspace
-from experiments import Experiment, UnitRange
+from experiments import UnitRange
 from policies import Action, Policy, PolicyError, apply_floor
 
 ESTIMATORS = ("ips", "snips", "dm", "dr")
-
-Period = Literal["day", "week", "month"]
-# ISO years with their weeks, so that the text's order is time's.
-_PERIODS: Mapping[Period, str] = {"day": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m"}
-
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
-
-
-# Lift -----------------------------------------------------------------------------------------
-
-
-def lift_report(
-    source: LogSource,
-    experiment: str,
-    *,
-    metrics: Sequence[str] = (),
-    units: UnitRange | None = None,
-    as_of_us: int,
-    alpha: float = 0.05,
-    horizon: Horizon = "always",
-    over: Period | None = None,
-) -> dict[str, Any]:
-    """Lift of an experiment's variants over its baseline: one row a unit, sample ratio first.
-
-    JSON data: ``srm`` and ``results`` as :meth:`attribution.report.LiftReport.to_json` has them,
-    and what was left out. Without ``metrics``, all of the surfaces that the experiment decides.
-    With ``over``, effects by the period (UTC) of the unit's first assignment too.
-
-    Raises
-    ------
-    NotFoundError
-        If the experiment or a metric is not declared.
-    ReportError
-        If the log cannot support the report.
-    """
-    workspace = source.workspace()
-    design = _experiment(workspace, experiment)
-    specs = _metrics_of(workspace, design, metrics)
-    assigned = source.assignments(experiment).to_pandas()
-    if units is not None:
-        assigned = assigned[_selected(assigned["unit"], units)]
-    if assigned.empty:
-        raise ReportError(f'no unit was assigned in "{experiment}" yet; nothing to compare')
-    try:
-        joined = join_units(
-            assigned.rename(columns={"id": "experiment"}),
-            source.outcomes([spec.name for spec in specs]).to_pandas(),
-            specs,
-            pd.Timestamp(to_datetime(as_of_us)),
-        )
-        units_joined = joined.frame
-        if over is not None:
-            began = units_joined["assigned_at"].dt.tz_convert("UTC")
-            units_joined = units_joined.assign(period=began.dt.strftime(_PERIODS[over]))
-        report = lift(
-            units_joined,
-            variant="variant",
-            baseline=design.baseline_variant,
-            metrics=_compared(workspace, design, specs),
-            probability="probability",
-            unit="unit",
-            alpha=alpha,
-            horizon=horizon,
-            over=None if over is None else "period",
-        )
-    except AttributionError as error:
-        raise ReportError(str(error)) from error
-    return {
-        "experiment": experiment,
-        "owner": workspace.experiment_owners[experiment],
-        **report.to_json(),
-        "left_out": {
-            "open_windows": dict(joined.open),
-            "late_outcomes": dict(joined.late),
-            "units_in_several_variants": joined.conflicts,
-        },
-    }
-
-
-def _compared(
-    workspace: Workspace, experiment: Experiment, specs: Sequence[MetricSpec]
-) -> list[Metric]:
-    """The metrics as lift compares them; guardrails and reward say which direction is better."""
-    ids = sorted({slot.partition(".")[0] for slot in experiment.slots})
-    surfaces = [workspace.surfaces[id_] for id_ in ids]
-    guards = {guard.metric: guard for surface in surfaces for guard in surface.guardrails}
-    weights = {name: weight for surface in surfaces for name, weight in surface.reward.items()}
-    made: list[Metric] = []
-    for spec in specs:
-        guard, weight = guards.get(spec.name), weights.get(spec.name, 0.0)
-        better: Better | None = None
-        if guard is not None:
-            better = guard.direction
-        elif weight:
-            better = "up" if weight > 0 else "down"
-        margin = None if guard is None else guard.margin
-        made.append(Mean(spec.name, resting=spec.default, better=better, margin=margin))
-    return made
-
-
-def _experiment(workspace: Workspace, id_: str) -> Experiment:
-    for experiment in workspace.design.experiments:
-        if experiment.id == id_:
-            return experiment
-    known = ", ".join(e.id for e in workspace.design.experiments) or "none"
-    raise NotFoundError("experiment", f'is "{id_}", which is not declared; known: {known}')
-
-
-def _metrics_of(
-    workspace: Workspace, experiment: Experiment, names: Sequence[str]
-) -> list[MetricSpec]:
-    """The metrics of the surfaces that the experiment decides; those named, if any are."""
-    declared: dict[str, MetricSpec] = {}
-    for slot in sorted(experiment.slots):
-        for name, spec in workspace.surfaces[slot.partition(".")[0]].metrics.items():
-            declared.setdefault(name, spec)
-    for name in names:
-        if name not in declared:
-            known = ", ".join(declared) or "none"
-            raise NotFoundError("metric", f'is "{name}", which is not declared; known: {known}')
-    if not declared:
-        raise ReportError(f'the surfaces of "{experiment.id}" declare no metric; declare one')
-    return [declared[name] for name in names or declared]
-
-
-def _selected(units: pd.Series[str], chosen: UnitRange) -> BoolArray:
-    """(n,) whether each unit is among those chosen."""
-    codes, unique = pd.factorize(units)
-    held = np.array([chosen.contains(unit) for unit in unique], dtype=bool)
-    return held[codes]
-
-
-# Off-policy evaluation ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +165,7 @@ def matured_rows(
     choices = choices[usable]
     left_out = {"not_drawn": int(total - len(choices))}
     if units is not None:
-        inside = _selected(choices["unit"], units)
+        inside = within(units, choices["unit"])
         left_out["other_units"] = int((~inside).sum())
         choices = choices[inside]
     choices, lost = _served_as_drawn(choices)

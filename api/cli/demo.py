@@ -144,11 +144,12 @@ def _show_one(store: Store) -> None:
 
 def _prove(url: str, as_of: int) -> None:
     """Lift of the bandit's experiment, and what other policies would have been worth."""
+    from engine.lift_reports import Asked, lift_report  # noqa: PLC0415  heavy: frames
     from engine.logsource import open_log  # noqa: PLC0415  heavy: frames
-    from engine.reports import lift_report, ope_report  # noqa: PLC0415
+    from engine.reports import ope_report  # noqa: PLC0415
 
     out.print("\n[bold]Prove[/]")
     targets = ["flat", "B", "uniform", "home_layout"]
     with closing(open_log(url, None)) as source:
-        print_lift(lift_report(source, "layout_bandit", as_of_us=as_of))
+        print_lift(lift_report(source, "layout_bandit", Asked(as_of_us=as_of)))
         print_ope(ope_report(source, "home", "layout", targets, against="logging", as_of_us=as_of))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,8 +11,8 @@ import typer
 
 from api.cli.console import err, errors_told, out, print_json, print_table
 from api.cli.options import DEFAULT_DATABASE, Json, Log, OptionalDatabase, Units
-from attribution.pages import lift_page, ope_page
-from attribution.wording import comparison_advice, ends, left_out, lift_advice
+from attribution.pages import learning_page, lift_page, ope_page
+from attribution.wording import GROUPS, comparison_advice, ends, left_out, lift_advice
 from engine.errors import RequestError
 from engine.ids import system_clock
 from experiments import UnitRange, parse_units
@@ -35,7 +35,14 @@ def _selected(units: str | None) -> UnitRange | None:
 
 def lift(
     *,
-    experiment: Annotated[str, typer.Option(help="Id of the experiment.")],
+    experiment: Annotated[str | None, typer.Option(help="Id of the experiment.")] = None,
+    holdout: Annotated[
+        str | None, typer.Option(help="Id of a holdout: what deciding at all is worth.")
+    ] = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(help="learned, random, usual or none=VARIANT: what learning is worth."),
+    ] = None,
     metric: Metrics = None,
     horizon: Annotated[
         Literal["always", "fixed"],
@@ -54,28 +61,54 @@ def lift(
     json: Json = False,
     html: Html = None,
 ) -> None:
-    """Lift of an experiment's variants over its baseline, one row a unit."""
+    """Lift of an experiment's variants, of a holdout, or of learning apart from acting."""
     with errors_told(as_json=json):
+        from engine.lift_reports import (  # noqa: PLC0415  heavy: frames
+            Asked,
+            holdout_report,
+            learning_report,
+            lift_report,
+        )
         from engine.logsource import open_log  # noqa: PLC0415  heavy: frames
-        from engine.reports import lift_report  # noqa: PLC0415
 
+        groups = _groups(group or [])
+        asked = Asked(system_clock(), metric or (), _selected(units), horizon=horizon, over=over)
         with closing(open_log(_database(database, log), log)) as source:
-            report = lift_report(
-                source,
-                experiment,
-                metrics=metric or (),
-                units=_selected(units),
-                as_of_us=system_clock(),
-                horizon=horizon,
-                over=over,
-            )
-        _write(html, lift_page, report)
+            if experiment is None:
+                if holdout is None or groups:
+                    raise RequestError("experiment", "is missing; name it, or a holdout alone")
+                report = holdout_report(source, holdout, asked)
+            elif groups:
+                report = learning_report(source, experiment, groups, holdout, asked)
+            elif holdout is not None:
+                said = 'is given beside an experiment; add its groups, as in "learned=bandit"'
+                raise RequestError("holdout", said)
+            else:
+                report = lift_report(source, experiment, asked)
+        _write(html, learning_page if groups else lift_page, report)
     if json:
         print_json(report)
+    elif groups:
+        print_learning(report)
     else:
         print_lift(report)
-    if strict and report["srm"]["verdict"] == "failed":
+    parts = report["pairs"].values() if groups else [report]
+    if strict and any(part["srm"]["verdict"] == "failed" for part in parts):
         raise typer.Exit(1)
+
+
+def _groups(given: Sequence[str]) -> dict[str, str]:
+    """The variant that is each group."""
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, variant = text.partition("=")
+        if not (equals and variant and name in GROUPS):
+            said = f'is "{text}"; write one of {", ".join(GROUPS)}, "=" and a variant'
+            raise RequestError("group", said)
+        if name in found:
+            raise RequestError("group", f"names {name} twice; name each group once")
+        found[name] = variant
+    return found
 
 
 def _write(
@@ -93,31 +126,26 @@ def _write(
 
 def print_lift(report: dict[str, Any]) -> None:
     """Print a lift report: the sample-ratio check first, then a row for each metric and variant."""
-    srm = report["srm"]
-    p_value = "" if srm["p_value"] is None else f" (p = {srm['p_value']:.3g})"
-    style = "red" if srm["verdict"] == "failed" else "green"
-    out.print(f"sample ratio: [{style}]{srm['verdict']}[/]{p_value}", highlight=False)
-    print_table(
-        f"Lift of {report['experiment']}",
-        (
-            *("metric", "variant", "units", "mean", "baseline"),
-            *("difference", "95 %", "relative", "verdict"),
-        ),
-        [
-            (
-                r["metric"],
-                r["variant"],
-                r["n"],
-                r["mean"],
-                r["baseline_mean"],
-                r["difference"],
-                ends(r["low"], r["high"]),
-                _percent(r["relative"], r["relative_low"], r["relative_high"]),
-                r["verdict"],
-            )
-            for r in report["results"]
-        ],
+    _print_srm("sample ratio", report["srm"])
+    of = (
+        report["experiment"]
+        if "experiment" in report
+        else f"all that {report['holdout']} holds out"
     )
+    print_table(f"Lift of {of}", ("metric", *_LIFT), [_lift_row(r) for r in report["results"]])
+    if report["periods"]:
+        print_table(
+            "Over time, by first assignment",
+            ("period", "of", "metric", "variant", "units", "difference", "95 %"),
+            [
+                (
+                    *(p[name] for name in ("period", "scope", "metric", "variant", "n")),
+                    p["difference"],
+                    ends(p["low"], p["high"]),
+                )
+                for p in report["periods"]
+            ],
+        )
     for finding in report["findings"]:
         out.print(f"[red]finding[/]: {finding}", highlight=False)
     for guard in report["guardrails"]:
@@ -132,6 +160,45 @@ def print_lift(report: dict[str, Any]) -> None:
         out.print(f"{place} over time: {trend['verdict']}", highlight=False)
     for said in lift_advice(report):
         out.print(said, highlight=False)
+    _print_notes(report)
+
+
+_LIFT = (
+    *("variant", "units", "mean", "baseline"),
+    *("difference", "95 %", "relative", "by", "verdict"),
+)
+
+
+def _lift_row(r: dict[str, Any]) -> tuple[Any, ...]:
+    return (
+        *(r[name] for name in ("metric", "variant", "n", "mean", "baseline_mean", "difference")),
+        ends(r["low"], r["high"]),
+        _percent(r["relative"], r["relative_low"], r["relative_high"]),
+        r["interval"],
+        r["verdict"],
+    )
+
+
+def _print_srm(name: str, srm: dict[str, Any]) -> None:
+    p_value = "" if srm["p_value"] is None else f" (p = {srm['p_value']:.3g})"
+    style = "red" if srm["verdict"] == "failed" else "green"
+    out.print(f"{name}: [{style}]{srm['verdict']}[/]{p_value}", highlight=False)
+
+
+def print_learning(report: dict[str, Any]) -> None:
+    """Print what learning and acting were worth: a row for each pair of groups and metric."""
+    for name, pair in report["pairs"].items():
+        _print_srm(f"sample ratio of {name}", pair["srm"])
+    print_table(
+        f"What learning and acting were worth in {report['experiment']}",
+        ("worth of", "metric", *_LIFT),
+        [(name, *_lift_row(r)) for name, pair in report["pairs"].items() for r in pair["results"]],
+    )
+    for name, pair in report["pairs"].items():
+        for trend in pair["trends"]:
+            out.print(f"{name}, {trend['metric']} over time: {trend['verdict']}", highlight=False)
+        for finding in pair["findings"]:
+            out.print(f"[red]finding[/] in {name}: {finding}", highlight=False)
     _print_notes(report)
 
 

@@ -243,6 +243,27 @@ def test_lift_over_time_has_a_row_for_each_day_and_all_up_to_it(lived: str) -> N
     assert days == [row["period"] for row in periods if row["scope"] == "cumulative"]
 
 
+def test_a_holdout_and_learning_apart_from_acting_are_reported(lived: str, tmp_path: Path) -> None:
+    asked = ("lift", "--holdout=global_2026", "--metric=watch", "--horizon=fixed", "--over=week")
+    report = run(*asked, "--database", lived, "--json").json()
+    (row,) = report["results"]
+    assert (report["holdout"], row["baseline"], row["variant"]) == (
+        "global_2026", "holdout", "decided",
+    )  # fmt: skip
+    assert {p["scope"] for p in report["periods"]} == {"period", "cumulative"}
+    assert "Over time" in run(*asked, "--database", lived).out
+    groups = ("lift", "--experiment=layout_bandit", "--metric=watch", "--horizon=fixed")
+    groups += ("--group=learned=bandit", "--group=usual=control", "--holdout=global_2026")
+    learning = run(*groups, "--database", lived, "--json").json()
+    assert list(learning["pairs"]) == ["business as usual", "learning over usual", "all"]
+    assert "learning over usual" in run(*groups, "--database", lived).out
+    for command in (asked, groups):
+        page = tmp_path / "page.html"
+        assert run(*command, "--database", lived, "--html", page).status == 0
+        assert page.read_text().startswith("<!doctype html>")
+        assert "<svg" in page.read_text()
+
+
 def test_off_policy_values_are_reported_as_json(lived: str) -> None:
     report = run(*OPE, "--database", lived).json()
     assert {row["target"] for row in report["results"]} == {"B", "uniform", "home_layout"}
@@ -287,6 +308,16 @@ def test_a_replay_is_identical_to_the_byte(lived: str) -> None:
     ("arguments", "says"),
     [
         (("lift", "--experiment=nothing"), "known: "),
+        (("lift", "--holdout=nothing"), "known: global_2026"),
+        (("lift", "--group=learned=bandit"), "`experiment`"),
+        (("lift", "--experiment=layout_bandit", "--holdout=global_2026"), "add its groups"),
+        (("lift", "--experiment=layout_bandit", "--group=learned"), "write one of learned"),
+        (("lift", "--experiment=layout_bandit", "--group=wise=bandit"), "write one of learned"),
+        (
+            ("lift", "--experiment=layout_bandit", "--group=none=bandit", "--group=none=control"),
+            "names none twice",
+        ),
+        (("lift", "--experiment=layout_bandit", "--group=learned=wise"), "no variant of"),
         (("lift", "--experiment=layout_bandit", "--metric=joy"), "`metric`"),
         (("lift", "--experiment=layout_bandit", "--units=1:0"), "`units`"),
         (("ope", "--surface=away", "--slot=a", "--target=b"), "`surface`"),

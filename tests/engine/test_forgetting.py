@@ -14,11 +14,12 @@ from engine.errors import ConflictError, RequestError, StoreError
 from engine.explain import explain
 from engine.forgetting import Forgotten, Person, forget
 from engine.ids import random_token
+from engine.lift_reports import Asked, lift_report
 from engine.log import Entry
 from engine.logsource import DatabaseLog
 from engine.record import DecisionRecord, decode_record
 from engine.replay import replay
-from engine.reports import lift_report, ope_report
+from engine.reports import ope_report
 from engine.request import DecideRequest
 from engine.store import Store
 from engine.store import read as ask
@@ -131,7 +132,7 @@ def numbers(url: str) -> Iterator[tuple[Any, ...]]:
 
 
 def _numbers_of(log: DatabaseLog) -> Iterator[tuple[Any, ...]]:
-    report = lift_report(log, "e", as_of_us=LATER)
+    report = lift_report(log, "e", Asked(as_of_us=LATER))
     for row in [*report["results"], report["srm"]]:
         yield tuple(row.values())
     for slot in ("layout", "hero"):

@@ -11,10 +11,11 @@ import pytest
 
 from engine.errors import ReportError
 from engine.exporting import export
+from engine.lift_reports import Asked, lift_report
 from engine.log import VoidEntry
 from engine.logsource import DatabaseLog, ExportedLog, LogSource
 from engine.record import DecisionRecord
-from engine.reports import lift_report, ope_report
+from engine.reports import ope_report
 from engine.store import Store
 from experiments import parse_units
 from tests.engine.build import (
@@ -320,7 +321,7 @@ def _guarded(store: Store, units: Iterable[int] = range(60)) -> None:
 
 def test_a_guardrail_holds_is_broken_or_stays_open(store: Store, log: DatabaseLog) -> None:
     _guarded(store)
-    report = lift_report(log, "e", as_of_us=LATER, horizon="fixed")
+    report = lift_report(log, "e", Asked(as_of_us=LATER, horizon="fixed"))
     assert report["owner"] == "e@example.com"
     assert {g["metric"]: g["verdict"] for g in report["guardrails"]} == {
         "same": "held",
@@ -344,7 +345,7 @@ def test_a_guardrail_without_an_interval_is_open(store: Store, log: DatabaseLog)
     serving = serving_of(workspace_of(GUARDED))
     in_b = {u for u in range(100) if only_choice(decided(serving, "home", u)).action == "B"}
     _guarded(store, [u for u in range(100) if u not in in_b or u % 25 == 0])
-    report = lift_report(log, "e", as_of_us=LATER)
+    report = lift_report(log, "e", Asked(as_of_us=LATER))
     assert report["srm"]["verdict"] == "failed"
     assert {g["verdict"] for g in report["guardrails"]} == {"open"}
 
@@ -379,6 +380,6 @@ def test_reports_of_an_export_equal_those_of_the_database(
     )
     for units in (None, parse_units("0:0.6")):
         in_folder, in_log = (
-            lift_report(source, "e", units=units, as_of_us=LATER) for source in (folder, log)
+            lift_report(source, "e", Asked(units=units, as_of_us=LATER)) for source in (folder, log)
         )
         assert in_folder == in_log
