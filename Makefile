@@ -38,8 +38,8 @@ lint: $(READY) ## format, style, types, layers
 bench: $(READY) ## benchmarks, each beside a peer or a floor in the same run
 	$(BIN)/python -m benchmarks
 
-study: $(READY) ## coverage of off-policy intervals over simulated logs; writes docs/study.md
-	$(BIN)/python -m tests.attribution.study
+study: $(READY) ## coverage and false alarms of all intervals over simulated logs; writes docs/study.md
+	$(BIN)/python -m tests.study --jobs 2
 
 ROUNDS ?= 300
 crash: $(READY) ## kill a server under load for ROUNDS rounds (REPLICAS=2: on PostgreSQL); nothing may be lost

@@ -33,7 +33,14 @@ from attribution.intervals import (
 from attribution.moments import Moments
 from attribution.multiplicity import Familywise, adjusted
 from attribution.report import Comparison
-from attribution.sequences import Bounded, bernstein_lower, bernstein_p, betting_lower, betting_p
+from attribution.sequences import (
+    Bounded,
+    bernstein_lower,
+    bernstein_p,
+    betting_lower,
+    betting_p,
+    steadied_difference,
+)
 from attribution.trials import (
     ASYMPTOTIC,
     BIASED,
@@ -169,8 +176,16 @@ class TrialPair(Pair):
         most_rows = known_rows(sample, self.first.setting.interval)
         order = slice(None) if sample.order is None else sample.order
         up, down = (
-            Bounded(total[order], rows[order], floor, ceiling, most_rows, high - low)
-            for total in (self._gap(self.first, self.second), self._gap(self.second, self.first))
+            Bounded(
+                self._gap(one, other)[order],
+                rows[order],
+                floor,
+                ceiling,
+                most_rows,
+                high - low,
+                _steadied(one, other),
+            )
+            for one, other in ((self.first, self.second), (self.second, self.first))
         )
         return up, down
 
@@ -300,3 +315,35 @@ def _cressie_read(
     if excludes(least) >= 0:
         return found, least
     return found, math.exp(brentq(lambda x: excludes(math.exp(x)), math.log(least), 0.0))
+
+
+def _steadied(first: Trial, second: Trial) -> tuple[FloatArray, FloatArray] | None:
+    """What the bets on V₁ − V₂ may be steadied by, where neither's weights are unbounded."""
+    mine, other = (
+        (1.0, 1.0) if each.is_logging else (0.0, each.max_weight) for each in (first, second)
+    )
+    if not (math.isfinite(mine[1]) and math.isfinite(other[1])):
+        return None
+    sample, gain = first.setting.sample, first.terms.gain
+    apart = first.terms.weight - second.terms.weight
+    columns = [
+        unit_sums(each, sample.unit)
+        for each in (
+            first.terms.base - second.terms.base + apart * gain,
+            apart,
+            apart**2 * gain,
+            apart**2,
+        )
+    ]
+    if sample.order is not None:
+        columns = [each[sample.order] for each in columns]
+    total, unit_apart, squared_gain, squared = columns
+    base_low, base_high = first.base_range
+    return steadied_difference(
+        total,
+        unit_apart,
+        (squared_gain, squared),
+        first.gain_range,
+        base_low - base_high,
+        (mine[0] - other[1], mine[1] - other[0]),
+    )

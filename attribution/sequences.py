@@ -8,7 +8,7 @@ term and the largest number of rows that a unit can have.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +45,11 @@ class Bounded:
     scale: float
     steadied: tuple[FloatArray, FloatArray] | None = None
 
+    @property
+    def streams(self) -> int:
+        """How many totals are bet on."""
+        return 1 if self.steadied is None else 2
+
 
 def steadied(
     gain: FloatArray,
@@ -68,13 +73,51 @@ def steadied(
     gain
         (m,) Σ w g over each unit, in the order in which they came; ``weight`` Σ w, ``base`` Σ b.
     """
+    control = _mean_before(gain, weight, gain_range)
+    total = base + gain + control * (rows - weight)
+    return total, base_low + control + max_weight * (gain_range[0] - control)
+
+
+def steadied_difference(
+    total: FloatArray,
+    apart: FloatArray,
+    by: tuple[FloatArray, FloatArray],
+    gain_range: tuple[float, float],
+    base_low: float,
+    apart_range: tuple[float, float],
+) -> tuple[FloatArray, FloatArray]:
+    """As `steadied`, for the difference of two targets whose weights lie d = w₁ − w₂ apart.
+
+        T_j = Σ (b₁ − b₂ + d (g − c_j)),   c_j = Σ d² g / Σ d² over the units before j
+
+    E[d] = 0 makes the control free, and this one leaves the least variance.
+
+    Parameters
+    ----------
+    total
+        (m,) Σ b₁ − b₂ + d g over each unit, in the order in which they came; ``apart`` Σ d.
+    by
+        (m,) each, Σ d² g and Σ d².
+    base_low
+        The least that b₁ − b₂ can be in a row; ``apart_range`` the least and the most that d can.
+    """
+    least, most = gain_range
+    nearest, farthest = apart_range
+    control = _mean_before(*by, gain_range)
+    floor = base_low + np.minimum(farthest * (least - control), nearest * (most - control))
+    return total - control * apart, floor
+
+
+def _mean_before(
+    gain: FloatArray, weight: FloatArray, gain_range: tuple[float, float]
+) -> FloatArray:
+    """The weighted mean gain of the units before each, (m,), within its range."""
     least, most = gain_range
     before = np.concatenate([[0.0], np.cumsum(gain)[:-1]])
     borne = np.concatenate([[0.0], np.cumsum(weight)[:-1]])
     # One row at the middle of the range, until there are others.
-    control = np.clip((before + (least + most) / 2) / (borne + 1), least, most)
-    total = base + gain + control * (rows - weight)
-    return total, base_low + control + max_weight * (least - control)
+    found: FloatArray = np.clip((before + (least + most) / 2) / (borne + 1), least, most)
+    return found
 
 
 def bernstein_lower(terms: Bounded, alpha: float) -> float:
@@ -156,28 +199,40 @@ def betting_p(terms: Bounded, value: float, alpha: float) -> float:
 
 def _wealth(terms: Bounded, alpha: float) -> Callable[[float], float]:
     """Logarithm of the wealth as a function of v; it never rises with v."""
-    streams = [(terms.total, np.full(len(terms.total), terms.floor))]
-    if terms.steadied is not None:
-        streams.append(terms.steadied)
-    deviations = [_deviations(total, terms) for total, _ in streams]
     # Bets that are far from the best for this many units would only add to the wealth a little:
     # leaving them out errs on the side of caution, so it may depend on the log.
     best = math.log2(math.sqrt(len(terms.total) / (2 * -math.log(alpha))))
     first = min(max(round(best) - 2, 0), _LEVELS - 4)
-    sizes = [2.0**-level for level in range(first, first + 4)]
+    grown = growth(terms, range(first, first + 4))
 
     def log_wealth(v: float) -> float:
-        each = []
+        each = [float(bet.sum()) for bet in grown(v)]
+        most = max(each)
+        total_wealth = math.log(sum(math.exp(e - most) for e in each))
+        return most + total_wealth - math.log(_LEVELS * terms.streams)
+
+    return log_wealth
+
+
+def growth(
+    terms: Bounded, levels: Iterable[int] = range(_LEVELS)
+) -> Callable[[float], Iterator[FloatArray]]:
+    """Of each bet on v, the logarithm of what each unit makes of its wealth, (m,) in order."""
+    streams = [(terms.total, np.full(len(terms.total), terms.floor))]
+    if terms.steadied is not None:
+        streams.append(terms.steadied)
+    deviations = [_deviations(total, terms) for total, _ in streams]
+    sizes = [2.0**-level for level in levels]
+
+    def of(v: float) -> Iterator[FloatArray]:
         for (total, floor), deviation in zip(streams, deviations, strict=True):
             gain = total - v * terms.rows
             # The least that a unit can bring is most_rows (floor − v), a loss wherever v is above.
             cap = _MOST_AT_STAKE / (terms.most_rows * np.maximum(v - floor, 1e-12 * terms.scale))
-            each += [float(np.log1p(np.minimum(s / deviation, cap) * gain).sum()) for s in sizes]
-        most = max(each)
-        total_wealth = math.log(sum(math.exp(e - most) for e in each))
-        return most + total_wealth - math.log(_LEVELS * len(streams))
+            for size in sizes:
+                yield np.log1p(np.minimum(size / deviation, cap) * gain)
 
-    return log_wealth
+    return of
 
 
 def _deviations(total: FloatArray, terms: Bounded) -> FloatArray:

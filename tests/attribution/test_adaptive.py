@@ -12,8 +12,8 @@ import pytest
 from attribution import AttributionError, EvaluationLog, cross_fit, evaluate, fit_earlier
 from attribution.adaptive import context_shares, snapshot_shares
 from attribution.targets import read
-from tests.attribution.study import SIX, learned
 from tests.attribution.worlds import at_least
+from tests.study.ope import SIX, learned
 
 FloatArray = npt.NDArray[np.float64]
 

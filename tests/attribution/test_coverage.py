@@ -16,8 +16,9 @@ from scipy.special import fdtri
 
 from attribution import EvaluationLog, evaluate
 from attribution.intervals import Sums, cressie_read, moments_of
-from tests.attribution.study import CELLS, TAIL, run
 from tests.attribution.worlds import World, at_least, heavy
+from tests.study.ope import CELLS, run
+from tests.study.promises import TAIL
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -1,16 +1,9 @@
-"""The study of intervals: coverage, tails and width over simulated logs whose truth is known.
-
-``make study`` runs every cell over thousands of logs and writes docs/study.md; the tests run the
-same code over fewer, judged by binomial bounds.
-"""
+"""The off-policy half of the study: the intervals of values and of paired differences."""
 
 from __future__ import annotations
 
-import argparse
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +11,10 @@ from scipy.special import stdtrit
 
 from attribution import EvaluationLog, evaluate
 from tests.attribution.worlds import World, heavy, mild
+from tests.study.promises import Row
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
-
-LOGS = 4000
-COVERED = 0.94
-TAIL = 0.035
-PAGE = Path(__file__).parents[2] / "docs" / "study.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +75,11 @@ class Outcome:
     logs: int
     answered: int
     tallies: dict[str, Tally]
-    seconds: float
 
 
 def run(cell: Cell, logs: int, seed: int) -> Outcome:
     """Evaluate ``logs`` logs of a cell with the interval that `evaluate` chooses by itself."""
     rng = np.random.default_rng(seed)
-    start = time.perf_counter()
     tallies: dict[str, Tally] = {}
     answered = 0
     for _ in range(logs):
@@ -112,7 +99,7 @@ def run(cell: Cell, logs: int, seed: int) -> Outcome:
             tally = tallies.setdefault(f"{pair.estimator} − logging", Tally())
             gain = drawn.value - (drawn.logging_value or 0.0)
             tally.add(pair.low, pair.high, reach * pair.se, gain)
-    return Outcome(logs, answered, tallies, time.perf_counter() - start)
+    return Outcome(logs, answered, tallies)
 
 
 # What logs are drawn ------------------------------------------------------------------------------
@@ -248,64 +235,18 @@ CELLS: Mapping[str, Cell] = {
 }
 
 
-# What is written ----------------------------------------------------------------------------------
-
-
-def rows_of(name: str, cell: Cell, outcome: Outcome) -> Iterable[str]:
-    """A line of the table for each kind of interval."""
-    share = outcome.answered / outcome.logs
+def rows(name: str, logs: int, seed: int) -> Iterator[Row]:
+    """A row of the table for each kind of interval in a cell."""
+    cell = CELLS[name]
+    outcome = run(cell, logs, seed)
     for which, tally in outcome.tallies.items():
-        covered = 1 - (tally.below + tally.above) / tally.n
-        low, high = tally.above / tally.n, tally.below / tally.n
-        kept = (
-            covered >= COVERED
-            and max(low, high) <= TAIL
-            and share >= cell.answered
-            and tally.ratio <= cell.width
+        yield Row(
+            name,
+            which,
+            outcome.answered / outcome.logs,
+            tally.above / tally.n,
+            tally.below / tally.n,
+            tally.ratio,
+            least_answered=cell.answered,
+            widest=cell.width,
         )
-        yield (
-            f"| {name} | {which} | {share:.1%} | {covered:.3f} | {low:.3f} | {high:.3f} | "
-            f"{tally.ratio:.2f} of {cell.width:g} | {'yes' if kept else '**no**'} |"
-        )
-
-
-HEAD = """# What the intervals of off-policy values keep
-
-Written by `make study` ({logs:,} logs a cell): the interval that `evaluate` chooses by itself at a
-nominal 95 %, in worlds whose truth is known, for values and for differences from the logging
-policy. *Answered* is the share of logs that got a value at all; *too high* and *too low* the share
-of intervals that lay wholly above or below the truth; *width* the mean over that of the delta
-interval, and the most that is promised. A row is *kept* with coverage ≥ {covered}, each tail
-≤ {tail}, and both promises of its cell. Heavy weights leave an effective sample of about 2.4 %.
-`reward_range` and `max_weight` are declared; low rewards are about .08 (.06 under heavy weights),
-high ones .72 (.86).
-
-| cell | estimator | answered | coverage | too high | too low | width | kept |
-|---|---|---|---|---|---|---|---|
-"""
-
-
-def main() -> None:
-    """Run all cells, print them as they come, and write the page."""
-    parser = argparse.ArgumentParser(prog="python -m tests.attribution.study", description=__doc__)
-    parser.add_argument("--logs", type=int, default=LOGS, help="logs a cell")
-    parser.add_argument("--only", default="", help="cells whose name holds this; writes no page")
-    asked = parser.parse_args()
-    lines: list[str] = []
-    start = time.perf_counter()
-    for index, (name, cell) in enumerate(CELLS.items()):
-        if asked.only not in name:
-            continue
-        outcome = run(cell, asked.logs, 2026 + index)
-        found = list(rows_of(name, cell, outcome))
-        print(*found, f"  {outcome.seconds:.0f} s", sep="\n", flush=True)
-        lines += found
-    minutes = (time.perf_counter() - start) / 60
-    if not asked.only:
-        head = HEAD.format(logs=asked.logs, covered=COVERED, tail=TAIL)
-        PAGE.write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
-    print(f"{minutes:.1f} minutes")
-
-
-if __name__ == "__main__":
-    main()
