@@ -8,6 +8,7 @@ from policies.errors import PolicyError
 from policies.parameters import ParameterDescription, ParameterFault
 from policies.pmf import apply_floor, draw, normalise
 from policies.registry import (
+    DEFAULT_KIND,
     POLICY_KINDS,
     action_refusal,
     describe_parameters,
@@ -16,12 +17,14 @@ from policies.registry import (
     parameter_faults,
 )
 from policies.snapshots import snapshot_digest
-from policies.types import Action, Context, Feedback, FloatArray, Policy, Value
+from policies.types import Action, Context, Contexts, Feedback, FloatArray, Policy, Value, Winner
 
 __all__ = [
+    "DEFAULT_KIND",
     "POLICY_KINDS",
     "Action",
     "Context",
+    "Contexts",
     "Feedback",
     "FloatArray",
     "Guarantee",
@@ -31,6 +34,7 @@ __all__ = [
     "Policy",
     "PolicyError",
     "Value",
+    "Winner",
     "action_refusal",
     "apply_floor",
     "describe_parameters",

@@ -10,7 +10,7 @@ import numpy as np
 from policies import snapshots
 from policies.errors import PolicyError
 from policies.parameters import Parameters
-from policies.types import Action, Context, Feedback, FloatArray, action_ids
+from policies.types import Action, Context, Feedback, FloatArray, Winner, action_ids
 
 P = TypeVar("P", bound=Parameters)
 
@@ -56,6 +56,10 @@ class BasePolicy(ABC, Generic[P]):
     ) -> tuple[FloatArray, FloatArray | None]:
         """See `policies.types.Policy.pmf_and_expected`."""
         return self.pmf(context, actions), self.expected(context, actions)
+
+    def winner(self, actions: Sequence[Action]) -> Winner | None:  # noqa: ARG002
+        """None: no winner is looked for."""
+        return None
 
     def learn(self, feedback: Sequence[Feedback]) -> None:
         """Nothing to learn."""

@@ -4,7 +4,10 @@ Columns are, first, an intercept that is always 1; then for each attribute
 
 - ``number``: its value over the column's unit (a bool is 0 or 1);
 - ``category``: 1 if the attribute is that string; beyond ``max_categories`` strings, ``other``;
-- ``missing``: 1 if it is None or absent.
+- ``missing``: 1 if it is None or absent;
+
+and for each declared interaction of two attributes a ``product`` of each column of the one with
+each of the other.
 
 A column exists from the first learned context in which it is not zero. The unit of a number is
 the power of two nearest to the largest magnitude learned from, and grows with it: attributes arrive
@@ -16,24 +19,35 @@ further out than that a line says nothing, and squares might leave float64's ran
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from policies.errors import PolicyError
-from policies.types import LARGEST_NUMBER, Context, FloatArray, Value, check_value
+from policies.types import LARGEST_NUMBER, Context, Contexts, FloatArray, Value, check_value
 
 _FARTHEST = 1e6
-_BEYOND = 1.5  # above √2, so that rounding alone never moves a unit
+BEYOND = 1.5
+"""Learned numbers are at most this many units: above √2, so that rounding alone moves no unit."""
+
 _LEAST_EXPONENT = -300  # the inverse of a unit must stay finite, of subnormal numbers too
 _LEAST_UNIT = 2.0**_LEAST_EXPONENT
 
 
+Values = Sequence[Value] | npt.NDArray[Any]
+_NUMBERS = frozenset({float, int, bool})
+
+
 class Column(msgspec.Struct, frozen=True, array_like=True):
-    """One column: ``value`` is the string of a category, ``unit`` the unit of a number."""
+    """One column: ``value`` is the string of a category, ``unit`` the unit of a number.
+
+    Of a product ``attribute`` and ``value`` are its two columns, as JSON without their units.
+    """
 
     type: str
     attribute: str
@@ -41,12 +55,24 @@ class Column(msgspec.Struct, frozen=True, array_like=True):
     unit: float
 
 
+class _Numbers(msgspec.Struct, frozen=True):
+    """The attributes that are numbers, to be read together, and the names of the others."""
+
+    names: tuple[str, ...]
+    get: Any  # of a context, their values
+    columns: npt.NDArray[np.intp]
+    inverse_units: FloatArray
+    limits: FloatArray
+    others: tuple[tuple[str, dict[str, int]], ...]  # with the columns of their categories
+
+
 class _Attribute:
     """Where the columns of one attribute are; -1 where there is none yet."""
 
-    __slots__ = ("categories", "inverse_unit", "limit", "missing", "number", "other")
+    __slots__ = ("categories", "inverse_unit", "limit", "missing", "number", "other", "owned")
 
     def __init__(self) -> None:
+        self.owned: list[int] = []  # all of them
         self.number = -1
         self.inverse_unit = 0.0
         self.limit = 0.0  # numbers up to this magnitude need no clipping
@@ -71,6 +97,8 @@ class Encoder:
         The attributes read; None reads whatever is given.
     max_categories
         How many strings of an attribute have columns of their own.
+    interactions
+        Pairs of attributes whose columns are multiplied.
     columns
         Those already learned, as `columns` gave them.
 
@@ -85,11 +113,15 @@ class Encoder:
         features: Sequence[str] | None,
         max_categories: int,
         columns: Iterable[Column] = (),
+        interactions: Sequence[tuple[str, str]] = (),
     ) -> None:
         self._features = None if features is None else tuple(features)
         self._max_categories = max_categories
+        self._interactions = tuple(interactions)
         self._columns: list[Column] = []
         self._attributes: dict[str, _Attribute] = {}
+        self._products: dict[tuple[int, int], int] = {}
+        self._numbers: _Numbers | None = None
         for column in columns:
             self._append(column)
 
@@ -120,27 +152,40 @@ class Encoder:
         PolicyError
             If an attribute that is read is not finite or of no known type.
         """
+        fast = self._encode_plain(context)
+        if fast is not None:
+            return fast, 0.0
         x = [0.0] * self.width
         x[0] = 1.0
-        unseen = 0.0
+        unseen: dict[str, float] = {}
         for name in self._place_known(context, x):
             column, number = self._place(name, context.get(name))
             if isinstance(column, Column):
-                unseen += number * number
+                unseen[name] = unseen.get(name, 0.0) + number * number
             elif column is not None:
                 x[column] = number
-        return np.array(x), unseen
+        total = sum(unseen.values())
+        if self._interactions:
+            total += self._multiply(x, unseen)
+        return np.array(x), total
 
     def encode_many(self, contexts: Sequence[Context]) -> tuple[FloatArray, FloatArray]:
         """`encode` of n contexts, column by column: x (n, d) and unseen (n,)."""
         x = np.zeros((len(contexts), self.width))
         x[:, 0] = 1.0
-        unseen = np.zeros(len(contexts))
-        for name in self._names(dict.fromkeys(chain.from_iterable(contexts))):
-            values = [context.get(name) for context in contexts]
+        unseen: dict[str, FloatArray] = {}
+        given = contexts.columns if isinstance(contexts, Contexts) else {}
+        names = given or dict.fromkeys(chain.from_iterable(contexts))
+        for name in self._names(names):
+            values = given.get(name)
+            if values is None:
+                values = [context.get(name) for context in contexts]
             if not self._encode_numbers(name, values, x):
-                self._encode_values(name, values, contexts, x, unseen)
-        return x, unseen
+                unseen[name] = self._encode_values(name, values, contexts, x)
+        total: FloatArray = sum(unseen.values(), start=np.zeros(len(contexts)))
+        if self._interactions:
+            total = total + self._multiply_many(x, unseen)
+        return x, total
 
     def grow(self, context: Context) -> None:
         """Add the columns that the context needs and that are not there yet."""
@@ -148,6 +193,12 @@ class Encoder:
             column, _ = self._place(name, context.get(name))
             if isinstance(column, Column):
                 self._append(column)
+        if self._interactions:
+            x, _ = self.encode(context)
+            for left, right in self._crossed(x):
+                if (left, right) not in self._products:
+                    both = (_label(self._columns[left - 1]), _label(self._columns[right - 1]))
+                    self._append(Column("product", *both, 1.0))
 
     def widen_units(self, context: Context, x: FloatArray) -> list[tuple[int, float]]:
         """Grow the unit of each number that lies beyond it, and put the number into ``x`` anew.
@@ -162,28 +213,133 @@ class Encoder:
         For each such column its index and the factor, a power of two, by which its unit grew.
         """
         grown = []
-        for index in np.flatnonzero(np.abs(x) > _BEYOND).tolist():
+        for index in np.flatnonzero(np.abs(x) > BEYOND).tolist():
             column = self._columns[index - 1]
-            value: Any = context[column.attribute]  # only a number is that large
+            if column.type != "number":
+                continue
+            value: Any = context[column.attribute]
             unit = _unit_of(value)
             if unit > column.unit:
                 self._columns[index - 1] = Column("number", column.attribute, "", unit)
                 self._attributes[column.attribute].count_in(unit)
-                grown.append((index, unit / column.unit))
+                self._numbers = None
+                factor = unit / column.unit
+                grown.append((index, factor))
                 x[index] = float(value) / unit
+                for pair, product in self._products.items():
+                    if index in pair:
+                        power = factor ** pair.count(index)
+                        grown.append((product, power))
+                        x[product] /= power
         return grown
 
-    def _names(self, context: Context) -> Sequence[str]:
+    def _encode_plain(self, context: Context) -> FloatArray | None:
+        """(d,) of a context whose numbers are plain and within bounds, and that has no news.
+
+        This is the decision path: numbers are read, checked and placed together.
+        """
+        plan = self._numbers or self._plan()
+        if len(plan.names) < 2 or self._interactions:
+            return None
+        if self._features is None and context.keys() != self._attributes.keys():
+            return None
+        try:
+            values = plan.get(context)
+            if not _NUMBERS.issuperset(map(type, values)):
+                return None
+            numbers = np.array(values, dtype=np.float64)
+        except (KeyError, OverflowError):
+            return None
+        # NaN fails this comparison, and goes on to be refused.
+        if not np.logical_and.reduce(np.abs(numbers) < plan.limits):
+            return None
+        numbers *= plan.inverse_units
+        x = np.zeros(self.width)
+        x[0] = 1.0
+        x[plan.columns] = numbers
+        for name, categories in plan.others:
+            value = context.get(name)
+            if type(value) is not str or value not in categories:
+                return None
+            x[categories[value]] = 1.0
+        return x
+
+    def _plan(self) -> _Numbers:
+        known = self._attributes if self._features is None else self._features
+        attributes = {name: self._attributes.get(name, _Attribute()) for name in known}
+        names = tuple(name for name, attribute in attributes.items() if attribute.number >= 0)
+        numbers = [attributes[name] for name in names]
+        self._numbers = _Numbers(
+            names,
+            itemgetter(*names) if names else None,
+            np.array([attribute.number for attribute in numbers], dtype=np.intp),
+            np.array([attribute.inverse_unit for attribute in numbers]),
+            np.array([attribute.limit for attribute in numbers]),
+            tuple((name, a.categories) for name, a in attributes.items() if a.number < 0),
+        )
+        return self._numbers
+
+    def _crossed(self, x: Sequence[float] | FloatArray) -> Iterable[tuple[int, int]]:
+        """The pairs of columns, of declared interactions, that are not zero in ``x``, in order."""
+        for one, other in self._interactions:
+            left, right = self._not_zero(one, x), self._not_zero(other, x)
+            for i in left:
+                for j in right:
+                    if one != other or i <= j:
+                        yield i, j
+
+    def _not_zero(self, name: str, x: Sequence[float] | FloatArray) -> list[int]:
+        attribute = self._attributes.get(name)
+        return [] if attribute is None else [i for i in attribute.owned if x[i] != 0.0]
+
+    def _multiply(self, x: list[float], unseen: Mapping[str, float]) -> float:
+        """Fill the products; the squared length of those that have no column yet."""
+        total = 0.0
+        for left, right in self._crossed(x):
+            number = x[left] * x[right]
+            product = self._products.get((left, right))
+            if product is None:
+                total += number * number
+            else:
+                x[product] = number
+        for one, other in self._interactions:
+            new, new_other = unseen.get(one, 0.0), unseen.get(other, 0.0)
+            length = sum(x[i] ** 2 for i in self._not_zero(other, x))
+            total += new * (length + new_other)
+            if one != other:
+                total += new_other * sum(x[i] ** 2 for i in self._not_zero(one, x))
+        return total
+
+    def _multiply_many(self, x: FloatArray, unseen: Mapping[str, FloatArray]) -> FloatArray:
+        """`_multiply` of n contexts; the lengths (n,)."""
+        news = np.zeros(len(x), dtype=bool)
+        pairs = np.zeros(len(x), dtype=np.int64)
+        for one, other in self._interactions:
+            for name in (one, other):
+                news |= np.asarray(unseen.get(name, 0.0)) > 0.0
+            held = [
+                (x[:, a.owned] != 0.0).sum(axis=1) if (a := self._attributes.get(name)) else 0
+                for name in (one, other)
+            ]
+            pairs += held[0] * (held[0] + 1) // 2 if one == other else held[0] * held[1]
+        placed = np.zeros(len(x), dtype=np.int64)
+        for (left, right), product in self._products.items():
+            x[:, product] = x[:, left] * x[:, right]
+            placed += (x[:, left] != 0.0) & (x[:, right] != 0.0)
+        total = np.zeros(len(x))
+        for row in np.flatnonzero(news | (pairs != placed)).tolist():
+            lengths = {name: float(squares[row]) for name, squares in unseen.items()}
+            total[row] = self._multiply(x[row].tolist(), lengths)
+        return total
+
+    def _names(self, context: Mapping[str, object]) -> Sequence[str]:
         """The attributes to encode, sorted: the order of a mapping's keys is no part of the log."""
         return sorted(
             self._attributes.keys() | context.keys() if self._features is None else self._features
         )
 
     def _place_known(self, context: Context, x: list[float]) -> Sequence[str]:
-        """Place plain values that have columns, as `_place` would; return the other attributes.
-
-        This is the decision path: one dictionary look-up for an attribute and no call.
-        """
+        """Place plain values that have columns, as `_place` would; return the other attributes."""
         features = self._features
         rest = []
         attributes = self._attributes
@@ -232,12 +388,12 @@ class Encoder:
             return Column("category", name, value, 1.0)
         return attribute.other if attribute.other >= 0 else Column("other", name, "", 1.0)
 
-    def _encode_numbers(self, name: str, values: list[Value], x: FloatArray) -> bool:
+    def _encode_numbers(self, name: str, values: Values, x: FloatArray) -> bool:
         """Fill one number column at once; False if a value is no number or has no column."""
         attribute = self._attributes.get(name)
         if attribute is None or attribute.number < 0:
             return False
-        if not set(map(type, values)) <= {float, int, bool}:
+        if not isinstance(values, np.ndarray) and not _NUMBERS.issuperset(map(type, values)):
             return False
         try:
             numbers = np.array(values, dtype=np.float64)
@@ -245,21 +401,25 @@ class Encoder:
             return False
         if not (np.abs(numbers) < LARGEST_NUMBER).all():
             return False
-        x[:, attribute.number] = np.clip(numbers * attribute.inverse_unit, -_FARTHEST, _FARTHEST)
+        numbers *= attribute.inverse_unit
+        np.clip(numbers, -_FARTHEST, _FARTHEST, out=numbers)
+        x[:, attribute.number] = numbers
         return True
 
     def _encode_values(
-        self,
-        name: str,
-        values: list[Value],
-        contexts: Sequence[Context],
-        x: FloatArray,
-        unseen: FloatArray,
-    ) -> None:
-        """Fill the columns of one attribute, looking up each distinct string or None once."""
+        self, name: str, values: Values, contexts: Sequence[Context], x: FloatArray
+    ) -> FloatArray:
+        """Fill the columns of one attribute, looking up each distinct string or None once.
+
+        Returns
+        -------
+        (n,), the squared lengths of what has no column yet.
+        """
+        unseen = np.zeros(len(contexts))
         placed: dict[str | None, tuple[int | Column | None, float]] = {}
         always = self._features is not None or name in self._attributes
-        for row, value in enumerate(values):
+        always = always or isinstance(contexts, Contexts)
+        for row, value in enumerate(values.tolist() if isinstance(values, np.ndarray) else values):
             if value is None or type(value) is str:
                 if value is None and not always and name not in contexts[row]:
                     continue
@@ -272,10 +432,20 @@ class Encoder:
                 unseen[row] += number * number
             elif column is not None:
                 x[row, column] = number
+        return unseen
 
     def _append(self, column: Column) -> None:
-        attribute = self._attributes.setdefault(column.attribute, _Attribute())
         index = self.width
+        self._numbers = None
+        if column.type == "product":
+            pair = self._pair(column)
+            if pair is None or pair in self._products or column.unit != 1.0:
+                raise _not_a_column(column)
+            self._products[pair] = index
+            self._columns.append(column)
+            return
+        attribute = self._attributes.setdefault(column.attribute, _Attribute())
+        attribute.owned.append(index)
         free = False
         if column.type == "number":
             free = attribute.number < 0 and _LEAST_UNIT <= column.unit < LARGEST_NUMBER * 2.0
@@ -293,8 +463,26 @@ class Encoder:
             free = attribute.other < 0
             attribute.other = index
         if not free:
-            raise PolicyError(f"snapshot.state: {column} is no column, or one too many.")
+            raise _not_a_column(column)
         self._columns.append(column)
+
+    def _pair(self, product: Column) -> tuple[int, int] | None:
+        """The indices of a product's columns, if they are there and may be multiplied."""
+        index = {_label(column): i for i, column in enumerate(self._columns, start=1)}
+        pair = index.get(product.attribute), index.get(product.value)
+        if pair[0] is None or pair[1] is None:
+            return None
+        names = tuple(self._columns[i - 1].attribute for i in pair if i is not None)
+        return (pair[0], pair[1]) if names in self._interactions else None
+
+
+def _label(column: Column) -> str:
+    """What a column is, without its unit, which grows."""
+    return msgspec.json.encode([column.type, column.attribute, column.value]).decode()
+
+
+def _not_a_column(column: Column) -> PolicyError:
+    return PolicyError(f"snapshot.state: {column} is no column, or one too many.")
 
 
 def _unit_of(value: float) -> float:

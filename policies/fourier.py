@@ -1,6 +1,6 @@
 """Random Fourier features: what lets a linear model learn curves and interactions.
 
-For encoded columns z (d numbers, see `policies.encoding`) the features are
+For columns z, each over the largest magnitude it had in the first contexts, the features are
 
     φ_i(z) = √2 a / √D · cos(w_iᵀz / ℓ + b_i),   i = 1 … D,   w_i ~ N(0, I),   b_i ~ U(0, 2π)
 
@@ -9,9 +9,10 @@ a hash of the seed and of what the column is: they depend on nothing else, neith
 which columns came nor on a library's generator.
 
 The length ℓ is measured: ℓ² is half the mean squared distance between two of the first 64 contexts
-learned from, and before the last of these all φ are 0. From then on φ is a fixed function of the
-context, so that what was learned of it stays true: it counts numbers in the units of that time,
-though a linear column's unit may grow, and a column that comes later was 0 in all learned before.
+learned from. Before the last of these all φ are 0; from then on φ is a fixed function of the
+context, so that what was learned of it stays true: it counts numbers by the largest of that time,
+though a linear column's unit may grow, and does not read a column that comes later, of whose scale
+nothing was known.
 
 References
 ----------
@@ -32,10 +33,13 @@ from policies.types import FloatArray
 LEAST = 8
 """Fewer features than this are no kernel, and each would exceed what a ridge model may read."""
 
-_WARM = 64
+WARM = 64
+"""How many contexts the length is measured from."""
+
 _AMPLITUDE = 2.0  # a
 _LENGTH = 0.5  # ℓ² over the mean squared distance
-_FARTHEST = 2.0  # units: beyond that cosines tell nothing, and the linear column still does
+_LEAST_LARGEST = 1e-6  # of what never was larger nothing is known
+_FARTHEST = 2.0  # beyond that cosines tell nothing, and the linear column still does
 
 
 class Fourier:
@@ -52,10 +56,8 @@ class Fourier:
     def __init__(self, count: int, seed: int) -> None:
         self._count = count
         self._seed = seed
-        self.learned = 0
         self.length = 0.0
-        self.moments = np.zeros((2, 1))
-        self.ratio = np.zeros(1)  # units now over those then; none of the intercept
+        self.ratio = np.zeros(1)  # what columns are multiplied by
         self._frequencies = np.zeros((1, count))
         self._phases = 2.0 * math.pi * self._uniform("phase")
 
@@ -67,10 +69,10 @@ class Fourier:
         ]
         if fresh:
             self._frequencies = np.concatenate([self._frequencies, fresh])
-            self.ratio = np.concatenate([self.ratio, np.ones(len(fresh))])
-            self.moments = np.pad(self.moments, ((0, 0), (0, len(fresh))))
+            read = 0.0 if self.length else 1.0
+            self.ratio = np.concatenate([self.ratio, np.full(len(fresh), read)])
 
-    def restore(self, learned: int, length: float, moments: FloatArray, ratio: FloatArray) -> None:
+    def restore(self, length: float, ratio: FloatArray) -> None:
         """Take the state of a snapshot, after `widen`.
 
         Raises
@@ -78,31 +80,23 @@ class Fourier:
         PolicyError
             If no features can have that state.
         """
-        if (learned == _WARM) != (length > 0.0) or learned > _WARM or not (ratio[1:] > 0.0).all():
+        if not (0.0 <= length < math.inf and (ratio >= 0.0).all()):
             raise PolicyError(
-                f"snapshot.state: fourier_learned {learned} and fourier_length {length!r} do not "
-                "go together, or a ratio is not positive."
+                f"snapshot.state: fourier_length {length!r} is no length, or a ratio is negative."
             )
-        self.learned, self.length = learned, length
-        self.moments, self.ratio = moments, ratio
+        self.length, self.ratio = length, ratio
 
     def rescale(self, column: int, factor: float) -> None:
         """A column's unit has grown by ``factor``."""
         if self.length > 0.0:
             self.ratio[column] *= factor
-        else:
-            self.moments[:, column] /= (factor, factor * factor)
 
-    def learn(self, x: FloatArray) -> None:
-        """Measure ℓ by the first contexts, (d,) each."""
-        if self.length > 0.0:
-            return
-        self.learned += 1
-        self.moments += (x, x * x)
-        if self.learned == _WARM:
-            mean, square = self.moments / _WARM
-            spread = 2.0 * float(np.maximum(square - mean * mean, 0.0).sum())
-            self.length = math.sqrt(_LENGTH * spread) if spread > 0.0 else 1.0
+    def measure(self, x: FloatArray) -> None:
+        """Measure ℓ, and the largest magnitude of each column, by the first contexts (WARM, d)."""
+        largest = np.abs(x).max(axis=0)
+        self.ratio = 1.0 / np.where(largest > _LEAST_LARGEST, largest, 1.0)
+        spread = 2.0 * float((x * self.ratio).var(axis=0).sum())
+        self.length = math.sqrt(_LENGTH * spread) if spread > 0.0 else 1.0
 
     def features(self, x: FloatArray) -> FloatArray:
         """φ, (D,) of (d,) or (n, D) of (n, d)."""

@@ -12,6 +12,13 @@ Weights = Annotated[
     dict[ActionId, Annotated[float, msgspec.Meta(ge=0)]], msgspec.Meta(min_length=1)
 ]
 
+HalfLife = Annotated[
+    Annotated[float, msgspec.Meta(ge=1, le=1e12)] | None,
+    msgspec.Meta(
+        description="After how many decisions a reward counts half; null never forgets.",
+    ),
+]
+
 
 class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of a kind's parameters: each field an `Annotated` type with bounds and a description."""
@@ -49,6 +56,7 @@ _BOUNDS = {
     "maximum": "≤",
     "exclusiveMaximum": "<",
     "minItems": "items ≥",
+    "maxItems": "items ≤",
     "minProperties": "entries ≥",
 }
 
@@ -63,7 +71,12 @@ def describe(model: type[Parameters]) -> tuple[ParameterDescription, ...]:
             type=_type(field),
             required=name in own.get("required", ()),
             default=field.get("default"),
-            bounds=", ".join(f"{_BOUNDS[k]} {v:g}" for k, v in field.items() if k in _BOUNDS),
+            bounds=", ".join(
+                f"{_BOUNDS[k]} {v:g}"
+                for option in (field, *field.get("anyOf", ()))
+                for k, v in option.items()
+                if k in _BOUNDS
+            ),
             doc=field.get("description", ""),
         )
         for name, field in own["properties"].items()
@@ -75,6 +88,8 @@ def _type(field: Mapping[str, Any]) -> str:
         return " | ".join(f'"{choice}"' for choice in field["enum"])
     if "anyOf" in field:
         return " | ".join(_type(option) for option in field["anyOf"])
+    if field.get("prefixItems"):
+        return f"[{', '.join(_type(item) for item in field['prefixItems'])}]"
     if field.get("type") == "array":
         return f"array of {_type(field['items'])}"
     if field.get("type") == "object":

@@ -9,7 +9,7 @@ import numpy as np
 
 from policies.base import ContextFree, check_feedback
 from policies.errors import PolicyError
-from policies.parameters import ActionId, Parameters
+from policies.parameters import ActionId, HalfLife, Parameters
 from policies.snapshots import Array, Snapshot
 from policies.types import Action, Context, Feedback, FloatArray, action_ids
 
@@ -47,7 +47,10 @@ class PerAction(ContextFree[P]):
         """Update the statistics of the action drawn, decision by decision."""
         check_feedback(feedback)
         self._check_rewards(feedback)
+        factor = None if self.half_life is None else 0.5 ** (1.0 / self.half_life)
         for item in feedback:
+            if factor is not None:
+                self._discount(factor)
             row = self._index.setdefault(item.action, len(self._index))
             if row == len(self._statistics):
                 self._statistics = np.vstack([self._statistics, np.zeros(3)])
@@ -91,6 +94,15 @@ class PerAction(ContextFree[P]):
                 rows[position] = self._statistics[self._index[action]]
         return rows
 
+    @property
+    def half_life(self) -> float | None:
+        """After how many decisions a reward counts half; None for never."""
+        return None
+
+    def _discount(self, factor: float) -> None:
+        """Let all statistics weigh ``factor`` of what they did."""
+        self._statistics *= factor
+
     def _check_rewards(self, feedback: Sequence[Feedback]) -> None:
         """Refuse rewards that the posterior cannot take."""
 
@@ -116,6 +128,7 @@ class ShrunkParameters(Parameters, frozen=True):
             gt=0, le=1e9, description="How many rewards at the common mean the prior is worth."
         ),
     ] = 1.0
+    half_life: HalfLife = None
 
 
 S = TypeVar("S", bound=ShrunkParameters)
@@ -129,6 +142,14 @@ class ShrunkMeans(PerAction[S]):
 
         σ̂² = Σ_a [M_a + κ n_a (r̄_a − m̄)² / (κ + n_a)] / Σ_a n_a,   1 before the first reward.
     """
+
+    @property
+    def half_life(self) -> float | None:
+        """See `PerAction.half_life`."""
+        return self.parameters.half_life
+
+    def _discount(self, factor: float) -> None:
+        self._statistics[:, ::2] *= factor  # not the means
 
     def _update(self, row: FloatArray, reward: float) -> None:
         # Welford's recursion: count, mean, squared deviations.

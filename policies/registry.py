@@ -11,12 +11,14 @@ from policies.base import BasePolicy
 from policies.constraints import GUARDED, restore_guarded
 from policies.counting import UCB1, EpsilonGreedy, Softmax
 from policies.errors import PolicyError
-from policies.linear import LinGreedy, LinSquareCB, LinTS, LinUCB
+from policies.linear import AdaptiveUCB, LinGreedy, LinSquareCB, LinTS, LinUCB
+from policies.logistic import LogisticTS
 from policies.neighbourhoods import MABLSH, MABClusters, MABNearest, MABRadius, MABTree
 from policies.parameters import ParameterDescription, ParameterFault
 from policies.simple import Fixed, Segmented, Uniform, Weighted
 from policies.snapshots import unpack
 from policies.thompson import ThompsonBeta, ThompsonGamma, ThompsonGaussian
+from policies.top_two import TopTwoBeta, TopTwoGaussian
 from policies.types import Action, Policy
 from policies.vw import VowpalWabbit, VowpalWabbitContinuous
 
@@ -31,10 +33,14 @@ _KINDS: tuple[type[BasePolicy[Any]], ...] = (
     ThompsonBeta,
     ThompsonGamma,
     ThompsonGaussian,
+    AdaptiveUCB,
     LinUCB,
     LinTS,
     LinGreedy,
     LinSquareCB,
+    LogisticTS,
+    TopTwoBeta,
+    TopTwoGaussian,
     VowpalWabbit,
     VowpalWabbitContinuous,
     MABNearest,
@@ -48,8 +54,11 @@ POLICY_KINDS: Mapping[str, type[BasePolicy[Any]]] = MappingProxyType(
 )
 """Every kind that `make_policy` knows, by name."""
 
+DEFAULT_KIND = AdaptiveUCB.kind
+"""The contextual kind to take where in doubt: it needs no tuning."""
 
-def make_policy(kind: str, **parameters: object) -> Policy:
+
+def make_policy(kind: str = DEFAULT_KIND, **parameters: object) -> Policy:
     """A policy that has learned nothing yet.
 
     >>> from policies import Action, make_policy

@@ -6,13 +6,13 @@ the probability itself.
 """
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 import numpy as np
 
 from policies.errors import PolicyError
-from policies.parameters import Parameters
+from policies.parameters import HalfLife, Parameters
 from policies.per_action import PerAction, ShrunkMeans, ShrunkParameters
 from policies.quadrature import largest_beta, largest_gamma, largest_gaussian
 from policies.types import Feedback, FloatArray
@@ -29,9 +29,13 @@ class ThompsonBetaParameters(Parameters, frozen=True):
     prior_failures: Annotated[
         float, msgspec.Meta(ge=0.5, le=1e9, description="β of the Beta prior of every action.")
     ] = 1.0
+    half_life: HalfLife = None
 
 
-class ThompsonBeta(PerAction[ThompsonBetaParameters]):
+B = TypeVar("B", bound=ThompsonBetaParameters)
+
+
+class ThompsonBeta(PerAction[B]):
     """Beta–Bernoulli Thompson sampling; rewards in [0, 1].
 
     A reward r between 0 and 1 counts as r successes and 1 − r failures: the posterior mean is
@@ -43,11 +47,16 @@ class ThompsonBeta(PerAction[ThompsonBetaParameters]):
     reward_range = (0.0, 1.0)
     parameters_model = ThompsonBetaParameters
 
+    @property
+    def half_life(self) -> float | None:
+        """See `PerAction.half_life`."""
+        return self.parameters.half_life
+
     def _check_rewards(self, feedback: Sequence[Feedback]) -> None:
         for item in feedback:
             if not 0.0 <= item.reward <= 1.0:
                 raise PolicyError(
-                    f"feedback.reward is {item.reward!r}. thompson_beta learns rewards in [0, 1]: "
+                    f"feedback.reward is {item.reward!r}. {self.kind} learns rewards in [0, 1]: "
                     "rescale the reward, or use thompson_gaussian."
                 )
 
@@ -76,6 +85,7 @@ class ThompsonGammaParameters(Parameters, frozen=True):
         float,
         msgspec.Meta(gt=1e-9, le=1e9, description="Rate of the Gamma prior of every action."),
     ] = 1.0
+    half_life: HalfLife = None
 
 
 class ThompsonGamma(PerAction[ThompsonGammaParameters]):
@@ -90,6 +100,11 @@ class ThompsonGamma(PerAction[ThompsonGammaParameters]):
     learns = True
     reward_range = (0.0, _MOST_EVENTS)
     parameters_model = ThompsonGammaParameters
+
+    @property
+    def half_life(self) -> float | None:
+        """See `PerAction.half_life`."""
+        return self.parameters.half_life
 
     def _check_rewards(self, feedback: Sequence[Feedback]) -> None:
         for item in feedback:
@@ -122,7 +137,10 @@ class ThompsonGaussianParameters(ShrunkParameters, frozen=True):
     ] = 1.0
 
 
-class ThompsonGaussian(ShrunkMeans[ThompsonGaussianParameters]):
+G = TypeVar("G", bound=ThompsonGaussianParameters)
+
+
+class ThompsonGaussian(ShrunkMeans[G]):
     """Gaussian Thompson sampling for rewards of any scale and origin.
 
     With n_a rewards and the prior worth κ, the score of an action is normal with the mean of

@@ -161,12 +161,17 @@ def _learn_once(store: Store, units: str | None, *, refit: bool) -> list[dict[st
             )
         if learned:
             store.write([learned.snapshot], now)
+        newest = None if learned else newest_sound(store, learner, warnings.append)
+        policy = learned.policy if learned else newest and newest[1]
+        slot = workspace.surfaces[learner.surface].slots[learner.slot]
+        winner = policy.winner(tuple(slot.actions.values())) if policy else None
         report.append(
             {
                 "learner": learner.id,
                 "snapshot": learned.snapshot.digest if learned else None,
                 "learned": learned.learned if learned else 0,
                 "passed_over": learned.skipped if learned else 0,
+                "winner": winner._asdict() if winner else None,
                 "warnings": warnings,
             }
         )
@@ -191,6 +196,13 @@ def _print_learned(report: list[dict[str, Any]]) -> None:
         ],
     )
     for entry in report:
+        if winner := entry["winner"]:
+            out.print(
+                f"{entry['learner']}: {winner['action']} is the best with probability "
+                f"{winner['probability']:.3f}"
+                + (", settled" if winner["settled"] else ", not settled yet"),
+                highlight=False,
+            )
         for warning in entry["warnings"]:
             err.print(f"warning: {warning}", highlight=False)
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from api.cli.data import _print_learned
 from api.cli.demo import EXAMPLE
 from api.cli.main import app
 from engine.version import __version__
@@ -206,7 +207,14 @@ def test_learning_again_finds_nothing_new(lived: str) -> None:
     report = run("learn", "--database", lived, "--json").json()
     assert report
     for entry in report:
-        assert entry.keys() == {"learner", "snapshot", "learned", "passed_over", "warnings"}
+        assert entry.keys() == {
+            "learner",
+            "snapshot",
+            "learned",
+            "passed_over",
+            "winner",
+            "warnings",
+        }
         assert (entry["learned"], entry["snapshot"]) == (0, None)
 
 
@@ -561,3 +569,11 @@ def test_the_demo_decides_learns_and_proves(tmp_path: Path) -> None:
 
 def test_the_workspaces_of_these_tests_are_sound(tmp_path: Path) -> None:
     assert run("check", write_workspace(tmp_path / "w")).status == 0
+
+
+def test_learning_tells_who_wins(capsys: pytest.CaptureFixture[str]) -> None:
+    entry = {"learner": "home.layout", "learned": 0, "passed_over": 0, "snapshot": None}
+    winner = {"action": "B", "probability": 0.97, "settled": True}
+    _print_learned([{**entry, "winner": winner, "warnings": []}])
+    told = capsys.readouterr().out
+    assert "home.layout: B is the best with probability 0.970, settled" in told

@@ -10,6 +10,7 @@ from scipy.stats import chisquare
 from policies import (
     POLICY_KINDS,
     Action,
+    Contexts,
     Feedback,
     PolicyError,
     draw,
@@ -87,6 +88,10 @@ def test_many_contexts_at_once_give_the_same_pmfs(case: Case) -> None:
         batch = contexts(50, seed=9)
         rows = np.array([policy.pmf(context, ACTIONS) for context in batch])
         np.testing.assert_allclose(policy.pmfs(batch, ACTIONS), rows, rtol=0, atol=1e-9)
+        whole = [{**context, "revenue": context.get("revenue")} for context in batch]
+        rows = np.array([policy.pmf(context, ACTIONS) for context in whole])
+        columns = Contexts({name: [context[name] for context in whole] for name in whole[0]})
+        np.testing.assert_allclose(policy.pmfs(columns, ACTIONS), rows, rtol=0, atol=1e-9)
         assert policy.pmfs([], ACTIONS).shape == (0, len(ACTIONS))
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from policies import Action, Context, Feedback, PolicyError, load_policy, make_policy
+from policies.disjoint import Disjoint
 from policies.encoding import Column
 from policies.fourier import Fourier
 from policies.linear import LinUCB
@@ -15,8 +16,7 @@ COLUMNS = tuple(Column("number", name, "", 1.0) for name in "xyz")
 def warmed(rows: np.ndarray, count: int = 1024, seed: int = 0) -> Fourier:
     fourier = Fourier(count, seed)
     fourier.widen(COLUMNS)
-    for row in rows:
-        fourier.learn(row)
+    fourier.measure(rows)
     return fourier
 
 
@@ -25,12 +25,16 @@ def points(n: int, seed: int) -> np.ndarray:
 
 
 def test_their_products_are_the_gaussian_kernel_of_the_measured_length() -> None:
-    """ℓ² is half the mean squared distance, which is twice the sum of the variances."""
+    """ℓ² is half the mean squared distance, which is twice the sum of the variances.
+
+    Columns are counted by their largest magnitude.
+    """
     rows = points(64, seed=1)
     fourier = warmed(rows)
-    squared_length = rows.var(axis=0).sum()
+    counted = rows / np.abs(rows).max(axis=0)
+    squared_length = counted.var(axis=0).sum()
     assert fourier.length == pytest.approx(np.sqrt(squared_length))
-    distance = ((rows[:, None] - rows[None]) ** 2).sum(axis=2)
+    distance = ((counted[:, None] - counted[None]) ** 2).sum(axis=2)
     features = fourier.features(rows)
     error = features @ features.T - 4.0 * np.exp(-distance / (2.0 * squared_length))
     assert np.abs(error).max() < 4.0 * 5.0 / np.sqrt(1024)  # five deviations of the mean of cosines
@@ -41,8 +45,7 @@ def test_a_columns_frequencies_depend_on_seed_and_column_alone() -> None:
     rows = points(64, seed=2)
     turned, other = Fourier(64, 0), warmed(rows, 64, seed=1)
     turned.widen(COLUMNS[::-1])
-    for row in rows:
-        turned.learn(row[[0, 3, 2, 1]])
+    turned.measure(rows[:, [0, 3, 2, 1]])
     plain = warmed(rows, 64)
     np.testing.assert_allclose(
         plain.features(rows), turned.features(rows[:, [0, 3, 2, 1]]), rtol=0, atol=1e-9
@@ -69,16 +72,19 @@ def test_updates_equal_a_closed_form_ridge_solve_on_features_that_never_move() -
     policy = make_policy("lin_ucb", fourier=32)
     policy.learn(rows)
     assert isinstance(policy, LinUCB)
-    X = np.array([policy._with_fourier(policy._encoder.encode(r.context)[0]) for r in rows])
-    X[:63, :32] = 0.0
+    assert isinstance(policy._models, Disjoint)
+    encoder, fourier = policy._models._encoder, policy._models._fourier
+    assert fourier is not None
+    X = np.array([encoder.encode(r.context)[0] for r in rows])
+    X = np.concatenate([fourier.features(X), X], axis=1)
     r = np.array([row.reward for row in rows])
     for action in ACTIONS:
         drawn = np.array([row.action == action.id for row in rows])
         gram = X[drawn].T @ X[drawn] + np.eye(X.shape[1])
         theta = np.linalg.solve(gram, X[drawn].T @ (r[drawn] - r.mean()))
-        expected = [policy.expected(row.context, [action]) for row in rows[63:]]
+        expected = [policy.expected(row.context, [action]) for row in rows]
         np.testing.assert_allclose(
-            np.ravel(np.array(expected)), X[63:] @ theta + r.mean(), rtol=1e-7, atol=1e-9
+            np.ravel(np.array(expected)), X @ theta + r.mean(), rtol=1e-7, atol=1e-9
         )
 
 
@@ -122,7 +128,9 @@ def test_too_few_to_be_a_kernel_are_refused(fourier: int) -> None:
         make_policy("lin_ucb", fourier=fourier)
 
 
-@pytest.mark.parametrize(("learned", "length"), [(64, 0.0), (63, 1.0), (65, 1.0)])
-def test_a_state_that_no_features_have_is_refused(learned: int, length: float) -> None:
-    with pytest.raises(PolicyError, match="fourier_learned"):
-        Fourier(16, 0).restore(learned, length, np.zeros((2, 1)), np.ones(1))
+@pytest.mark.parametrize(("length", "ratio"), [(-1.0, 1.0), (np.nan, 1.0), (1.0, -1.0)])
+def test_a_state_that_no_features_have_is_refused(length: float, ratio: float) -> None:
+    fourier = Fourier(16, 0)
+    fourier.widen(COLUMNS[:1])
+    with pytest.raises(PolicyError, match="fourier_length"):
+        fourier.restore(length, np.array([1.0, ratio]))

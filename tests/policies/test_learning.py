@@ -47,6 +47,7 @@ def simulate(kind: str, seed: int, contextual: bool) -> tuple[float, float, floa
         ("thompson_gamma", False),
         ("thompson_gaussian", False),
         ("lin_ucb", True),
+        ("adaptive_ucb", True),
         ("lin_ts", True),
         ("lin_greedy", True),
         ("lin_squarecb", True),
