@@ -20,6 +20,7 @@ Environments, NeurIPS.
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from operator import add
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import msgspec
@@ -158,15 +159,14 @@ class Modelled(BasePolicy[R]):
     def pmf(self, context: Context, actions: Sequence[Action]) -> FloatArray:
         """(k,), see the class."""
         predicted = self._models.predict(context, actions, spread=self.explores)
-        return self._choose_one(predicted.mean, self._deviation(predicted))
+        return self._choose_one(predicted)
 
     def pmf_and_expected(
         self, context: Context, actions: Sequence[Action]
     ) -> tuple[FloatArray, FloatArray]:
         """See `policies.types.Policy.pmf_and_expected`."""
         predicted = self._models.predict(context, actions, spread=self.explores)
-        pmf = self._choose_one(predicted.mean, self._deviation(predicted))
-        return pmf, predicted.mean + self._models.common
+        return self._choose_one(predicted), predicted.mean + self._models.common
 
     def pmfs(self, contexts: Sequence[Context], actions: Sequence[Action]) -> FloatArray:
         """(n, k): `pmf` by matrix products over all contexts."""
@@ -197,9 +197,9 @@ class Modelled(BasePolicy[R]):
     def _arrays(self) -> dict[str, Array]:
         return self._models.arrays()
 
-    def _choose_one(self, mean: FloatArray, deviation: FloatArray) -> FloatArray:
-        """`_choose` of one context: (k,) of (k,)."""
-        (pmf,) = self._choose(mean[None], deviation[None])
+    def _choose_one(self, predicted: Prediction) -> FloatArray:
+        """`_choose` of one context: (k,)."""
+        (pmf,) = self._choose(predicted.mean[None], self._deviation(predicted)[None])
         return np.asarray(pmf)
 
     def _new_models(self) -> Predictor:
@@ -249,11 +249,12 @@ class _UpperBound(_Bounded[L]):
     def _choose(self, mean: FloatArray, deviation: FloatArray) -> FloatArray:
         return _largest(mean + deviation, np.abs(mean) + deviation)
 
-    def _choose_one(self, mean: FloatArray, deviation: FloatArray) -> FloatArray:
+    def _choose_one(self, predicted: Prediction) -> FloatArray:
         # Over the few actions of a slot lists are quicker than arrays.
-        means, deviations = mean.tolist(), deviation.tolist()
-        score = [m + d for m, d in zip(means, deviations, strict=True)]
-        slack = _TIE * max([abs(m) + d for m, d in zip(means, deviations, strict=True)])
+        means, unit = predicted.mean.tolist(), self._unit
+        deviations = [unit * math.sqrt(v) if v > 0.0 else 0.0 for v in predicted.variance.tolist()]
+        score = list(map(add, means, deviations))
+        slack = _TIE * max(map(add, map(abs, means), deviations))
         return _sharing(score, max(score) - slack)
 
 
@@ -312,8 +313,8 @@ class LinGreedy(Modelled[RidgeParameters]):
     def _choose(self, mean: FloatArray, deviation: FloatArray) -> FloatArray:  # noqa: ARG002
         return _largest(mean, np.abs(mean))
 
-    def _choose_one(self, mean: FloatArray, deviation: FloatArray) -> FloatArray:  # noqa: ARG002
-        means = mean.tolist()
+    def _choose_one(self, predicted: Prediction) -> FloatArray:
+        means = predicted.mean.tolist()
         return _sharing(means, max(means) - _TIE * max(map(abs, means)))
 
 
@@ -350,8 +351,8 @@ class LinSquareCB(Modelled[SquareCBParameters]):
         pmf[rows, best] = 1.0 - np.add.reduce(pmf, axis=1)
         return np.asarray(pmf)
 
-    def _choose_one(self, mean: FloatArray, deviation: FloatArray) -> FloatArray:  # noqa: ARG002
-        means = mean.tolist()
+    def _choose_one(self, predicted: Prediction) -> FloatArray:
+        means = predicted.mean.tolist()
         k, largest = len(means), max(means)
         best = means.index(largest)
         noise = max(self._unit, _TIE * max(map(abs, means)), 1e-300)

@@ -88,8 +88,7 @@ class LogisticTS(Modelled[LogisticParameters]):
     ) -> tuple[FloatArray, FloatArray]:
         """See `policies.types.Policy.pmf_and_expected`."""
         predicted = self._models.predict(context, actions, spread=True)
-        pmf = self._choose_one(predicted.mean, self._deviation(predicted))
-        return pmf, self._chances(predicted)
+        return self._choose_one(predicted), self._chances(predicted)
 
     def learn(self, feedback: Sequence[Feedback]) -> None:
         """One Newton step for each decision, in the order given.

@@ -16,7 +16,10 @@ def trained(kind: str) -> Any:
     rng = np.random.default_rng(1)
     policy = make_policy(kind)
     for i in range(80):
-        context = {"hour": float(rng.integers(24)), "device": str(rng.choice(["tv", "phone"]))}
+        context: Context = {
+            "hour": float(rng.integers(24)),
+            "device": str(rng.choice(["tv", "phone"])),
+        }
         policy.learn([Feedback(context, ACTIONS, "AB"[i % 2], 0.5, float(rng.integers(2)))])
     return policy
 

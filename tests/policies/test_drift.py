@@ -78,6 +78,7 @@ def recovery(policy: Policy, seed: int, *, contextual: bool) -> int:
     """
     rng = np.random.default_rng(seed)
     hits: list[bool] = []
+    pmf = np.full(2, 0.5)
     for t in range(4_500):
         device = str(rng.choice(["tv", "phone"])) if contextual else "tv"
         context: Context = {"device": device}

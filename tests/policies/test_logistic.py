@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import minimize
 
 from policies import Action, Context, Feedback, PolicyError, make_policy
-from policies.logistic import LogisticTS
+from policies.logistic import LogisticParameters, LogisticTS
 from policies.quadrature import largest_gaussian
 
 ACTIONS = (Action("A"), Action("B"))
@@ -21,12 +21,16 @@ def log(n: int, seed: int, base: float = 0.0) -> list[Feedback]:
     return rows
 
 
+def learned(rows: list[Feedback], alpha: float = 1.0) -> LogisticTS:
+    policy = LogisticTS(LogisticParameters(alpha=alpha))
+    policy.learn(rows)
+    return policy
+
+
 def test_many_newton_steps_come_to_the_batch_fit() -> None:
     """The posterior mode and its curvature, by numerical optimisation."""
     rows = log(4_000, seed=1)
-    policy = make_policy("logistic_ts")
-    policy.learn(rows)
-    assert isinstance(policy, LogisticTS)
+    policy = learned(rows)
     common = policy._models.common
     for action in ACTIONS:
         mine = [row for row in rows if row.action == action.id]
@@ -49,9 +53,7 @@ def test_many_newton_steps_come_to_the_batch_fit() -> None:
 
 
 def test_the_pmf_is_the_gaussian_integral_of_the_log_odds() -> None:
-    policy = make_policy("logistic_ts", alpha=0.5)
-    policy.learn(log(100, seed=2))
-    assert isinstance(policy, LogisticTS)
+    policy = learned(log(100, seed=2), alpha=0.5)
     predicted = policy._models.predict({"x": 0.3}, ACTIONS, spread=True)
     exact = largest_gaussian(predicted.mean[None], 0.5 * np.sqrt(predicted.variance)[None])[0]
     np.testing.assert_allclose(policy.pmf({"x": 0.3}, ACTIONS), exact, rtol=0, atol=1e-12)
