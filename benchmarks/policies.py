@@ -1,9 +1,11 @@
 """What a decision and an update cost, beside raw Vowpal Wabbit and MABWiser in the same run.
 
 10 actions, 20 numeric features, one thread, 2,000 decisions learned beforehand. Every figure is
-microseconds a call (or a context, for ``pmfs``), encoding included: the median of seven
-repetitions, with their quartile spread. Raw VW parses ready-made text; our figures start from the
-context. Run with ``python -m benchmarks.policies``.
+microseconds of processor time a call, encoding included: the median of seven repetitions, with
+their quartile spread. ``pmfs`` is that of a context in a call for all, a sequence of mappings, and
+``columns`` in a call for 20,000 given as `policies.Contexts`; ``log`` is that of a decision in a
+call that learns 2,000. Raw VW parses ready-made text; our figures start from the context. Run with
+``python -m benchmarks.policies``.
 """
 
 import os
@@ -19,8 +21,18 @@ import numpy as np
 from mabwiser.mab import MAB, LearningPolicy
 from vowpalwabbit import Workspace
 
-from policies import Action, Feedback, FloatArray, Policy, apply_floor, draw, make_policy
+from policies import (
+    Action,
+    Contexts,
+    Feedback,
+    FloatArray,
+    Policy,
+    apply_floor,
+    draw,
+    make_policy,
+)
 
+MANY = 20_000
 K, D, LEARNED, CALLS, REPEATS = 10, 20, 2_000, 300, 7
 ACTIONS = tuple(Action(f"a{i}") for i in range(K))
 KINDS: Mapping[str, Mapping[str, str]] = {
@@ -29,6 +41,8 @@ KINDS: Mapping[str, Mapping[str, str]] = {
     "lin_ucb": {},
     "lin_ts": {},
     "lin_squarecb": {},
+    "logistic_ts": {},
+    "adaptive_ucb": {},
     "vw": {"exploration": "squarecb"},
     "mab_nearest": {},
     "mab_clusters": {},
@@ -51,10 +65,10 @@ def measure(call: Callable[[int], object], per_call: int = 1, calls: int = CALLS
     """Microseconds for one of ``per_call``, in each of the repetitions."""
     times = []
     for _ in range(REPEATS):
-        start = time.perf_counter()
+        start = time.thread_time()
         for i in range(calls):
             call(i)
-        times.append((time.perf_counter() - start) / calls / per_call * 1e6)
+        times.append((time.thread_time() - start) / calls / per_call * 1e6)
     return times
 
 
@@ -69,18 +83,21 @@ def run() -> list[BenchRow]:
     rng = np.random.default_rng(1)
     X = rng.normal(size=(LEARNED, D))
     drawn = rng.integers(K, size=LEARNED)
-    reward = 1.0 / (1.0 + np.exp(-(X * rng.normal(size=(K, D))[drawn]).sum(axis=1)))
+    chance = 1.0 / (1.0 + np.exp(-(X * rng.normal(size=(K, D))[drawn]).sum(axis=1)))
+    reward = (rng.random(LEARNED) < chance).astype(np.float64)
     contexts = [{f"f{j}": float(v) for j, v in enumerate(x)} for x in X]
     log = [
         Feedback(context, ACTIONS, ACTIONS[a].id, 1.0 / K, float(r))
         for context, a, r in zip(contexts, drawn, reward, strict=True)
     ]
+    many = Contexts({f"f{j}": rng.normal(size=MANY) for j in range(D)})
     rows = [*_raw_vw(X, drawn, reward), *_mabwiser(X, drawn, reward)]
     medians = {(r.name, r.call): r.microseconds for r in rows}
     for kind, parameters in KINDS.items():
         policy = make_policy(kind, **parameters)
         policy.learn(log)
-        peer = "raw VW" if kind == "vw" else "MABWiser LinUCB" if kind.startswith("lin") else ""
+        peer = "" if kind.startswith("thompson") else "MABWiser LinUCB"
+        peer = "raw VW" if kind == "vw" else peer
         base = medians.get((peer, "pmf"), np.nan)
         rows.append(row(kind, "pmf", _pmf(policy, log), peer, base))
         learn = measure(lambda i, p=policy: p.learn(log[i : i + 1]))  # type: ignore[misc]  # mypy cannot infer a default's type
@@ -91,6 +108,19 @@ def run() -> list[BenchRow]:
             calls=1,
         )
         rows.append(row(kind, "pmfs", batch, peer, base))
+        if kind != "vw":
+            columns = measure(
+                lambda _, p=policy: p.pmfs(many, ACTIONS),  # type: ignore[misc]  # as above
+                per_call=MANY,
+                calls=1,
+            )
+            rows.append(row(kind, "columns", columns, peer, base))
+        whole = measure(
+            lambda _, p=policy: p.learn(log),  # type: ignore[misc]  # as above
+            per_call=LEARNED,
+            calls=1,
+        )
+        rows.append(row(kind, "log", whole, peer, medians.get((peer, "learn"), np.nan)))
     pmf: FloatArray = np.full(K, 1.0 / K)
     rows.append(row("floor, draw", "pmf", measure(lambda _: draw(apply_floor(pmf, 0.02), 0.7))))
     return rows

@@ -7,8 +7,10 @@ Full-information ridge is told every row's class: it shows what a linear model c
 
     python -m benchmarks.progressive [--quick] [--data digits mushroom letter] [--rounds N]
 
-Ten permutations with seeds 0 to 9, or two with ``--quick``; the first 10,000 rows of each. Digits
-come with scikit-learn; mushroom and letter are read from the folder ``EVENHAND_SHARED_DATA``, by
+Ten permutations with seeds 0 to 9, or two with ``--quick``; the first 10,000 rows of each. Digits,
+wine, cancer and iris come with scikit-learn; in ``lines`` the class is the largest of five linear
+functions of attributes whose scales span seven decades, and in ``nothing`` it has to do with none
+of them; mushroom and letter are read from the folder ``EVENHAND_SHARED_DATA``, by
 default ``../shared/data``. The µs are processor time of one decision and one update, encoding and
 floor included. It takes most of an hour, so ``make bench`` leaves it out.
 """
@@ -27,14 +29,29 @@ os.environ.setdefault("MPLCONFIGDIR", tempfile.gettempdir())
 
 import numpy as np
 from mabwiser.mab import MAB, LearningPolicy
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from vowpalwabbit import Workspace
 
-from policies import Action, Feedback, FloatArray, apply_floor, draw, make_policy, normalise
+from policies import (
+    DEFAULT_KIND,
+    Action,
+    Feedback,
+    FloatArray,
+    apply_floor,
+    draw,
+    make_policy,
+    normalise,
+)
 
 FLOOR = 0.01
 ROUNDS = 10_000
-DATA = ("digits", "mushroom", "letter")
+DATA = ("digits", "mushroom", "letter", "wine", "cancer", "iris", "lines", "nothing")
+BUNDLED = {
+    "digits": load_digits,
+    "wine": load_wine,
+    "cancer": load_breast_cancer,
+    "iris": load_iris,
+}
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
@@ -148,9 +165,7 @@ LEARNERS: Mapping[str, Callable[[Data], Learner]] = {
     "VW cover 5": lambda data: RawVW(data, "--cover 5"),
     "lin_squarecb": lambda data: Own(data, "lin_squarecb", {}),
     "lin_ucb": lambda data: Own(data, "lin_ucb", {}),
-    "lin_ucb, alpha 1.5, fourier 256": lambda data: Own(
-        data, "lin_ucb", {"alpha": 1.5, "fourier": 256}
-    ),
+    "adaptive_ucb, the default": lambda data: Own(data, DEFAULT_KIND, {}),
     "full-information ridge": FullInformation,
     "MABWiser LinUCB": MABWiser,
 }
@@ -184,8 +199,15 @@ def play(learner: Learner, y: np.ndarray, seed: int) -> Run:
 
 def read(name: str) -> Data:
     """One data set, whole."""
-    if name == "digits":
-        X, y = load_digits(return_X_y=True)
+    rng = np.random.default_rng(5)
+    if name in BUNDLED:
+        X, y = BUNDLED[name](return_X_y=True)
+    elif name == "lines":
+        X = rng.normal(size=(4_000, 10))
+        y = (X @ rng.normal(size=(10, 5))).argmax(axis=1)
+        X = X * 10.0 ** rng.uniform(-3, 4, 10)
+    elif name == "nothing":
+        X, y = rng.normal(size=(3_000, 20)), rng.choice(5, 3_000, p=[0.3, 0.25, 0.2, 0.15, 0.1])
     else:
         folder = Path(os.environ.get("EVENHAND_SHARED_DATA", SHARED))
         with np.load(folder / "bandits" / f"{name}.npz", allow_pickle=False) as arrays:
