@@ -33,7 +33,15 @@ from engine.record import (
 )
 from engine.request import Attributes, DecideRequest, read_attributes
 from engine.shelf import Shelf
-from engine.workspace import HardRule, PolicySpec, Slot, Surface, Workspace, learner_id
+from engine.workspace import (
+    HardRule,
+    PolicySpec,
+    Slot,
+    Surface,
+    Workspace,
+    learner_id,
+    slot_attribute,
+)
 from experiments import Assignment, Pin, UsePolicy, assign, bucket
 from policies import Action, FloatArray, Guarded, Policy, PolicyError, apply_floor, draw
 from recsys.call import Interaction
@@ -152,9 +160,16 @@ def decide(
         caps={},
     )
     fallback = _insufficient(surface, attributes)
-    choices = tuple(
-        _defaulted(slot, fallback) if fallback else _choose(slot, moment) for slot in slots
-    )
+    asked = {slot.id for slot in slots}
+    chosen: dict[str, ChoiceRecord] = {}
+    for slot in surface.in_order:
+        if slot.id in asked:
+            chosen[slot.id] = (
+                _defaulted(slot, fallback)
+                if fallback
+                else _choose(slot, moment, earlier_actions(slot, chosen))
+            )
+    choices = tuple(chosen[slot.id] for slot in slots)
     return DecisionRecord(
         record_version=RECORD_VERSION,
         decision_id=decision_id,
@@ -180,6 +195,17 @@ def decide(
         fallback=fallback or next((c.fallback for c in choices if c.fallback), None),
         traceparent=request.traceparent,
     )
+
+
+def earlier_actions(slot: Slot, chosen: Mapping[str, ChoiceRecord]) -> dict[str, str | None]:
+    """What the slots before ``slot`` got in a decision, as its rules and policies read it.
+
+    None for a slot that the decision did not make, as an import's.
+    """
+    return {
+        slot_attribute(earlier): chosen[earlier].action if earlier in chosen else None
+        for earlier in slot.after
+    }
 
 
 def sticky_key(policy: PolicySpec, slot: str, unit: str, now_us: int) -> str:
@@ -211,6 +237,10 @@ def _slots(surface: Surface, names: tuple[str, ...] | None) -> tuple[Slot, ...]:
     for index, name in enumerate(names):
         if name not in surface.slots:
             raise RequestError(f"slots[{index}]", unknown_name(name, surface.slots))
+        for earlier in surface.slots[name].after:
+            if earlier not in names:
+                message = f'is "{name}", which comes after "{earlier}"; ask for both of them'
+                raise RequestError(f"slots[{index}]", message)
     return tuple(surface.slots[name] for name in names)
 
 
@@ -248,8 +278,8 @@ def _defaulted(slot: Slot, fallback: str) -> ChoiceRecord:
     )
 
 
-def _choose(slot: Slot, moment: _Moment) -> ChoiceRecord:
-    verdicts, eligible = _eligible(slot, moment)
+def _choose(slot: Slot, moment: _Moment, before: Mapping[str, str | None]) -> ChoiceRecord:
+    verdicts, eligible = _eligible(slot, moment, before)
     plan = _plan(slot, moment)
     scarce = _met(slot, moment, plan.path)
     for each in scarce:
@@ -288,7 +318,7 @@ def _choose(slot: Slot, moment: _Moment) -> ChoiceRecord:
     if len(eligible) == 1:
         return settled(slot.default, "rule" if len(slot.actions) > 1 else plan.reason)
     try:
-        return _drawn(slot, moment, plan, plan.policy, verdicts, eligible, scarce)
+        return _drawn(slot, moment, plan, plan.policy, verdicts, eligible, scarce, before)
     except PolicyError as error:
         return settled(slot.default, "fallback", f"policy {plan.policy.id}: {error}")
 
@@ -344,12 +374,14 @@ def _surface_verdicts(surface: Surface, attributes: Attributes) -> tuple[dict[st
 
 
 def _eligible(
-    slot: Slot, moment: _Moment
+    slot: Slot, moment: _Moment, before: Mapping[str, str | None]
 ) -> tuple[dict[str, str | dict[str, str]], tuple[str, ...]]:
     """The verdict of each of the slot's rules, and the actions left; the default always is."""
     verdicts: dict[str, str | dict[str, str]] = {}
     blocked = set(slot.covered) if moment.closed else set()
     values = moment.attributes.values
+    if before:
+        values = {**values, **before}
     for rule in slot.rules:
         covered = rule.actions if rule.actions is not None else slot.covered
         if rule.rule.reads_action:
@@ -388,6 +420,7 @@ def _drawn(
     verdicts: dict[str, str | dict[str, str]],
     eligible: tuple[str, ...],
     scarce: tuple[Scarcity, ...],
+    before: Mapping[str, str | None],
 ) -> ChoiceRecord:
     id_ = policy.id
     if policy.learns or policy.candidate:
@@ -437,7 +470,7 @@ def _drawn(
         hashed = f"{key}:{redraw}" if redraw else key
     else:
         hashed = f"{policy.salt}:{moment.surface.id}:{slot.id}:{moment.decision_id}"
-    context = policy_context(policy, moment.attributes)
+    context = policy_context(policy, moment.attributes, before)
     own, expected = model.policy.pmf_and_expected(context, [slot.actions[a] for a in eligible])
     pmf, floor = _constrained(slot, moment, policy, id_, model, eligible, scarce, own, expected)
     salt, _, rest = hashed.partition(":")
@@ -509,11 +542,15 @@ def spends(serving: Serving, record: DecisionRecord) -> tuple[Spend, ...]:
     return tuple(found)
 
 
-def policy_context(policy: PolicySpec, attributes: Attributes) -> Mapping[str, Any]:
-    """What a policy reads: scalar attributes, and ``segment.<id>`` for each of its segments."""
-    if not policy.segments:
+def policy_context(
+    policy: PolicySpec, attributes: Attributes, before: Mapping[str, str | None]
+) -> Mapping[str, Any]:
+    """What a policy reads: scalar attributes, ``segment.<id>`` for each of its segments, and what
+    the slots before got, of `earlier_actions`.
+    """
+    if not policy.segments and not before:
         return attributes.features
     segments = {
         f"segment.{id_}": rule.evaluate(attributes.values).verdict for id_, rule in policy.segments
     }
-    return {**attributes.features, **segments}
+    return {**attributes.features, **segments, **before}

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from attribution.errors import AttributionError
+from engine.decide import earlier_actions
 from engine.errors import EngineError
 from engine.log import Outcome, Position, SnapshotEntry
 from engine.models import Warn, fresh, newest_sound
@@ -199,7 +200,7 @@ def _lessons(
         )
         made_by = revisions.get(record.revision).surfaces[surface.id]
         actions = tuple(made_by.slots[choice.slot].actions[a] for a in choice.eligible)
-        context = features(record, made_by)
+        context = features(record, made_by, choice.slot)
         try:
             yield (Feedback(context, actions, choice.action, choice.propensity, value),)
         except PolicyError:
@@ -225,20 +226,23 @@ def _agreement(
     """What was served is worth 1, and each other eligible action 0: all of them are known."""
     made_by = revisions.get(record.revision).surfaces[surface]
     actions = tuple(made_by.slots[choice.slot].actions[a] for a in choice.eligible)
-    context = features(record, made_by)
+    context = features(record, made_by, choice.slot)
     return tuple(
         Feedback(context, actions, id_, 1 / len(actions), float(id_ == choice.action))
         for id_ in choice.eligible
     )
 
 
-def features(record: DecisionRecord, surface: Surface) -> dict[str, float | str | bool | None]:
-    """What a policy could read of a record's context, given the surface that declared it."""
-    return {
+def features(
+    record: DecisionRecord, surface: Surface, slot: str
+) -> dict[str, float | str | bool | None]:
+    """What a slot's policy could read of a record, given the surface that declared it."""
+    read = {
         name: value
         for name, value in record.context.items()
         if name not in record.unknown and surface.attributes[name].scalar
     }
+    return read | earlier_actions(surface.slots[slot], {c.slot: c for c in record.choices})
 
 
 def _sticky_reward(

@@ -21,7 +21,7 @@ from engine.logsource import LogSource, within
 from engine.models import fresh
 from engine.request import read_attributes
 from engine.store import SnapshotRow
-from engine.workspace import Learner, PolicySpec, Surface, Workspace
+from engine.workspace import Learner, PolicySpec, Surface, Workspace, slot_attribute
 from experiments import UnitRange
 from policies import Action, Policy, PolicyError, apply_floor
 
@@ -190,7 +190,12 @@ def matured_rows(
         )
     actions, eligible, pmf = _matrices(frame, tuple(surface.slots[slot].actions))
     frame["logger"] = frame["snapshot"].fillna(frame["policy"]).fillna("import")
-    return Rows(surface, workspace, _with_context(frame), actions, eligible, pmf, left_out)
+    frame = _with_context(frame)
+    for earlier in surface.slots[slot].after:
+        got = source.choices(surface_id, earlier).to_pandas().set_index("decision_id")["action"]
+        found = frame["decision_id"].map(got).astype(object)
+        frame[f"context.{slot_attribute(earlier)}"] = found.where(found.notna(), None)
+    return Rows(surface, workspace, frame, actions, eligible, pmf, left_out)
 
 
 def _served_as_drawn(choices: pd.DataFrame) -> tuple[pd.DataFrame, int]:
@@ -388,7 +393,7 @@ def policy_pmfs(
     source: LogSource, rows: Rows, slot: str, spec: PolicySpec, policy: Policy
 ) -> FloatArray:
     """(n, k) pmf that the policy, with its floor, has at each row's context and eligible set."""
-    contexts = _contexts(source, rows, spec)
+    contexts = _contexts(source, rows, slot, spec)
     known: dict[str, Action] = {}
     for digest in rows.frame["revision"].unique():
         known |= source.revision(digest).surfaces[rows.surface.id].slots[slot].actions
@@ -407,10 +412,14 @@ def policy_pmfs(
     return pmf
 
 
-def _contexts(source: LogSource, rows: Rows, spec: PolicySpec) -> list[Mapping[str, Any]]:
+def _contexts(
+    source: LogSource, rows: Rows, slot: str, spec: PolicySpec
+) -> list[Mapping[str, Any]]:
     """What the policy would have read at each row, under the revision that declared it."""
+    names = [slot_attribute(earlier) for earlier in rows.surface.slots[slot].after]
+    got = rows.frame[[f"context.{name}" for name in names]].to_numpy(dtype=object)
     columns = zip(
-        rows.frame["context"], rows.frame["decided_at"], rows.frame["revision"], strict=True
+        rows.frame["context"], rows.frame["decided_at"], rows.frame["revision"], got, strict=True
     )
     return [
         policy_context(
@@ -420,6 +429,7 @@ def _contexts(source: LogSource, rows: Rows, spec: PolicySpec) -> list[Mapping[s
                 msgspec.json.decode(text),
                 to_microseconds(at.to_pydatetime()),
             ),
+            dict(zip(names, earlier, strict=True)),
         )
-        for text, at, digest in columns
+        for text, at, digest, earlier in columns
     ]

@@ -64,9 +64,21 @@ def untaught(workspace: Workspace) -> Serving:
 
 
 class Truth:
-    """The values of a world under the policies of ``serving``, its models held as they are."""
+    """The values of a world under the policies of ``serving``, its models held as they are.
+
+    Raises
+    ------
+    ReportError
+        If a slot comes after another: the sums here take slots to be drawn independently.
+    """
 
     def __init__(self, world: World, serving: Serving) -> None:
+        for surface in serving.workspace.surfaces.values():
+            if any(slot.after for slot in surface.slots.values()):
+                raise ReportError(
+                    f'surface "{surface.id}" has slots that come after others, whose values are '
+                    "not worked out; ask for those of a workspace without `after`"
+                )
         self._world = world
         self._serving = serving
         self._expected = lru_cache(maxsize=None)(self._expected_anew)
@@ -196,7 +208,7 @@ class Truth:
             cases.append(
                 _Case(
                     probability,
-                    features(record, declared),
+                    features(record, declared, slot),
                     tuple(declared.slots[slot].actions[a] for a in eligible),
                     tuple(earned),
                 )

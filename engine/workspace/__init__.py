@@ -18,6 +18,7 @@ from engine.workspace.model import (
     Surface,
     Workspace,
     learner_id,
+    slot_attribute,
 )
 from engine.workspace.schema import EMBEDDED
 from engine.workspace.source import written
@@ -42,6 +43,7 @@ __all__ = [
     "canonical_content",
     "learner_id",
     "load_workspace",
+    "slot_attribute",
     "workspace_from_content",
     "written",
 ]

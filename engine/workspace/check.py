@@ -33,6 +33,7 @@ from engine.workspace.model import (
     Surface,
     Workspace,
     learner_id,
+    slot_attribute,
 )
 from engine.workspace.schema import (
     EMBEDDED,
@@ -290,6 +291,8 @@ class _Compiler:
                     )
                 else:
                     self._refer(place, action, declared, "action of the slot")
+        self._after(path, id_, part, surface_part)
+        types = {**types, **dict.fromkeys(map(slot_attribute, part.after), "string")}
         own = tuple(
             r
             for index, rule in enumerate(part.rules)
@@ -306,6 +309,7 @@ class _Compiler:
             rules=own,
             slates={a: tuple(x.slates) for a, x in part.actions.items() if x.slates},
             budgets=self._budgets(path, part, declared),
+            after=tuple(part.after),
         )
 
     def _budgets(self, path: Path_, part: SlotPart, declared: Iterable[str]) -> tuple[Budget, ...]:
@@ -335,6 +339,22 @@ class _Compiler:
                 else:
                     self._refer((*place, "actions", at), action, declared, "action of the slot")
         return tuple(_budget(budget) for budget in part.budgets)
+
+    def _after(self, path: Path_, id_: str, part: SlotPart, surface: SurfacePart) -> None:
+        """What a slot comes after must be there, and may not come after it in turn."""
+        for at, earlier in enumerate(part.after):
+            place: Path_ = (*path, "after", at)
+            declared = self._declared(*map(str, path[:-1]))
+            if self._refer(place, earlier, declared, "slot of the surface"):
+                before, waiting = set(), [earlier]
+                while waiting:
+                    slot = waiting.pop()
+                    if slot not in before and slot in surface.slots:
+                        before.add(slot)
+                        waiting += surface.slots[slot].after
+                if id_ in before:
+                    message = f'comes itself after "{id_}"; let one of them go first'
+                    self.source.fault(place, message, earlier)
 
     def _action(self, path: Path_, id_: str, part: ActionPart) -> Action:
         try:
@@ -575,9 +595,12 @@ class _Compiler:
 
     def _feature_names(self, path: Path_, id_: str, parameters: Mapping[str, Any]) -> None:
         names = parameters.get("features")
-        for slot in self.policy_users.get(id_, {}):
+        for slot, part in self.policy_users.get(id_, {}).items():
             surface = slot.partition(".")[0]
-            known = self._declared("surfaces", surface, "attributes")
+            known = [
+                *self._declared("surfaces", surface, "attributes"),
+                *map(slot_attribute, part.after),
+            ]
             for index, name in enumerate(names if isinstance(names, list) else ()):
                 if isinstance(name, str):
                     self._refer(
@@ -753,7 +776,7 @@ def _learner(
         default = surfaces[surface].slots[slot_id].default
         guarantee = Guarantee(default, asked.alpha, asked.delta, asked.share, low, high)
         policy = replace(policy, guarantee=guarantee)
-    spec = _spec(policy, surfaces[surface], mode)
+    spec = _spec(policy, surfaces[surface], slot_id, mode)
     return Learner(learner_id(policy, slot, scope), policy, surface, slot_id, spec, mode)
 
 
@@ -791,7 +814,7 @@ def _feature_types(path: Path_, source: Source, part: SlotPart) -> dict[str, str
     return types
 
 
-def _spec(policy: PolicySpec, surface: Surface, mode: Mode) -> str:
+def _spec(policy: PolicySpec, surface: Surface, slot: str, mode: Mode) -> str:
     """Digest of all that a learner's snapshots depend on beside the log.
 
     A shadow learns what it would learn if it served, so its snapshots are those of that policy.
@@ -801,7 +824,7 @@ def _spec(policy: PolicySpec, surface: Surface, mode: Mode) -> str:
         for name, m in surface.metrics.items()
         if name in surface.reward
     }
-    content = {
+    content: dict[str, object] = {
         "kind": policy.kind,
         "parameters": policy.parameters,
         "metrics": metrics,
@@ -811,4 +834,6 @@ def _spec(policy: PolicySpec, surface: Surface, mode: Mode) -> str:
         content["mode"] = mode
     if policy.guarantee is not None:
         content["guarantee"] = {**asdict(policy.guarantee), "floor": policy.floor}
+    if surface.slots[slot].after:
+        content["after"] = sorted(surface.slots[slot].after)
     return hashlib.sha256(canonical(content)).hexdigest()[:16]

@@ -143,7 +143,11 @@ class PolicySpec:
 
 @dataclass(frozen=True)
 class Slot:
-    """One choice on a surface; ``name`` is ``surface.slot``."""
+    """One choice on a surface; ``name`` is ``surface.slot``.
+
+    ``after`` names the slots that are decided before, whose actions this one's rules and policies
+    read as ``slot.<id>``: its probabilities are conditional on them.
+    """
 
     id: str
     name: str
@@ -154,6 +158,7 @@ class Slot:
     rules: tuple[HardRule, ...]
     slates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     budgets: tuple[Budget, ...] = ()
+    after: tuple[str, ...] = ()
 
     @cached_property
     def action_ids(self) -> tuple[str, ...]:
@@ -181,6 +186,20 @@ class Surface:
     ranges: Mapping[str, tuple[float, float]]
     rules: tuple[HardRule, ...]
     slots: Mapping[str, Slot]
+
+    @cached_property
+    def in_order(self) -> tuple[Slot, ...]:
+        """Every slot behind those that it comes after, else in the order of their ids."""
+        placed: dict[str, Slot] = {}
+
+        def place(slot: Slot) -> None:
+            for earlier in slot.after:
+                place(self.slots[earlier])
+            placed.setdefault(slot.id, slot)
+
+        for slot in self.slots.values():
+            place(slot)
+        return tuple(placed.values())
 
     @cached_property
     def slates(self) -> tuple[str, ...]:
@@ -382,3 +401,8 @@ def learner_id(policy: PolicySpec, slot: str, variant: str | None) -> str:
     """
     scope = f"@{variant}" if variant and not policy.shared else ""
     return f"{policy.id}:{slot}{scope}"
+
+
+def slot_attribute(slot: str) -> str:
+    """The name under which a later slot's rules and policies read the action of ``slot``."""
+    return f"slot.{slot}"

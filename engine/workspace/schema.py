@@ -153,6 +153,7 @@ class SlotPart(_Part):
     default: Id
     actions: Annotated[dict[Id, ActionPart], Field(min_length=1)]
     policy: Id | None = None
+    after: list[Id] = []
     rules: list[RulePart] = []
     budgets: list[BudgetPart] = []
 

@@ -79,7 +79,15 @@ def _expected(desk: Desk, *rows: tuple[DecisionRecord, float], learner: str = LE
         surface = desk.workspace.surfaces[record.surface]
         actions = tuple(surface.slots[choice.slot].actions[a] for a in choice.eligible)
         policy.learn(
-            [Feedback(features(record, surface), actions, choice.action, choice.propensity, value)]
+            [
+                Feedback(
+                    features(record, surface, choice.slot),
+                    actions,
+                    choice.action,
+                    choice.propensity,
+                    value,
+                )
+            ]
         )
     return snapshot_digest(policy.dumps())
 
@@ -159,7 +167,7 @@ def test_the_context_that_is_learned_is_what_the_policy_saw(desk: Desk) -> None:
         1, context={"weeks": 2, "seen_at": "2024-01-01T00:00:00Z", "device": None, "odd": 3}
     )
     surface = desk.workspace.surfaces["home"]
-    assert features(record, surface) == {"weeks": 2}
+    assert features(record, surface, "layout") == {"weeks": 2}
 
 
 def test_a_void_decision_is_never_learned_from(desk: Desk, store: Store) -> None:
