@@ -303,7 +303,9 @@ def _entered(
     rows["probability"] = np.where(others, rows["path_probability"], passing)
     first = rows[counts].sort_values("decided_at", kind="stable").drop_duplicates("unit")
     first = first.rename(columns={"decided_at": "assigned_at"})
-    return first.assign(id=holdout)[["id", "unit", "variant", "probability", "assigned_at"]]
+    columns = ["id", "unit", "variant", "probability", "assigned_at"]
+    found: pd.DataFrame = first.assign(id=holdout)[columns]
+    return found
 
 
 def _joined(

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from policies import snapshots
 from policies.base import check_feedback
 from policies.errors import PolicyError
-from policies.types import Action, Context, Feedback, FloatArray, Policy
+from policies.types import Action, Context, Feedback, FloatArray, Policy, Winner
 
 GUARDED = "guarded"
 """The kind that a guarded policy's snapshot names."""
@@ -218,6 +218,10 @@ class Guarded:
         """See `policies.types.Policy.pmf_and_expected`."""
         pmf, expected = self.policy.pmf_and_expected(context, actions)
         return self._mixed(pmf, actions), expected
+
+    def winner(self, actions: Sequence[Action]) -> Winner | None:
+        """The policy's own."""
+        return self.policy.winner(actions)
 
     def _mixed(self, pmf: FloatArray, actions: Sequence[Action]) -> FloatArray:
         share = self.guarantee.share
