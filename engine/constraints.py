@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.workspace import Budget, Slot
-from policies import Guarded, priced
+from policies import Guarded, Policy, Watched, priced
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -96,6 +96,21 @@ def paced(
                 charge[place] += (reward_width or 0.0) * pressure * each.budget.cost
     known = expected if reward_width is not None else None
     return priced(pmf, known, charge, thinning, eligible.index(default))
+
+
+def guard_of(policy: Policy) -> Guarded | None:
+    """The guarantee that a model works under, watched or not."""
+    inner = policy.policy if isinstance(policy, Watched) else policy
+    return inner if isinstance(inner, Guarded) else None
+
+
+def closed_of(policy: Policy) -> dict[str, list[str]]:
+    """By metric, the actions that a model's guardrails have closed."""
+    found: dict[str, list[str]] = {}
+    for key in policy.harmful if isinstance(policy, Watched) else ():
+        metric, _, action = key.partition("/")
+        found.setdefault(metric, []).append(action)
+    return found
 
 
 def risk_key(learner: str, spec: str) -> str:

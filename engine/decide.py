@@ -13,6 +13,8 @@ import numpy as np
 from engine.constraints import (
     Scarcity,
     Spend,
+    closed_of,
+    guard_of,
     may_risk,
     paced,
     risk_key,
@@ -43,11 +45,13 @@ from engine.workspace import (
     slot_attribute,
 )
 from experiments import Assignment, Pin, UsePolicy, assign, bucket
-from policies import Action, FloatArray, Guarded, Policy, PolicyError, apply_floor, draw
+from policies import Action, FloatArray, Policy, PolicyError, apply_floor, draw
 from recsys.call import Interaction
 
 WHEN = "policy.when"
 """How a record names the verdict of a policy's own condition, among those of rules."""
+GUARDRAIL = "guardrail."
+"""What the names of guardrails begin with that closed actions, among the verdicts of a record."""
 LEARNED = "learned:"
 _LETTERS = {True: "T", False: "F", None: "U"}
 
@@ -285,6 +289,11 @@ def _choose(slot: Slot, moment: _Moment, before: Mapping[str, str | None]) -> Ch
     for each in scarce:
         if each.closed:
             eligible = tuple([a for a in eligible if a not in each.budget.actions])
+    served = _served(slot, moment, plan.path, plan.policy) if plan.policy else None
+    harmful = closed_of(served.model.policy) if served else {}
+    for metric, actions in harmful.items():
+        verdicts[f"{GUARDRAIL}{metric}"] = dict.fromkeys(actions, "F")
+        eligible = tuple([a for a in eligible if a not in actions])
 
     def settled(action: str, reason: Reason, fallback: str | None = None) -> ChoiceRecord:
         return ChoiceRecord(
@@ -298,10 +307,14 @@ def _choose(slot: Slot, moment: _Moment, before: Mapping[str, str | None]) -> Ch
             path=plan.path,
             path_factors=plan.factors,
             policy=plan.policy.id if plan.policy else None,
+            # What a model closed, only its snapshot can tell again.
+            learner=served.learner if served and harmful else None,
+            spec=served.spec if served and harmful else None,
+            snapshot=served.model.snapshot if served and harmful else None,
             fallback=fallback,
         )
 
-    if plan.policy is None:
+    if plan.policy is None or served is None:
         if plan.pinned is None:
             return settled(slot.default, plan.reason)
         if plan.pinned in eligible:
@@ -318,7 +331,7 @@ def _choose(slot: Slot, moment: _Moment, before: Mapping[str, str | None]) -> Ch
     if len(eligible) == 1:
         return settled(slot.default, "rule" if len(slot.actions) > 1 else plan.reason)
     try:
-        return _drawn(slot, moment, plan, plan.policy, verdicts, eligible, scarce, before)
+        return _drawn(slot, moment, plan, plan.policy, served, verdicts, eligible, scarce, before)
     except PolicyError as error:
         return settled(slot.default, "fallback", f"policy {plan.policy.id}: {error}")
 
@@ -412,23 +425,38 @@ def _with_features(values: Mapping[str, Any], action: Action) -> Mapping[str, An
     return {**values, **{f"action.{name}": value for name, value in action.features.items()}}
 
 
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """The model that serves a slot on a path, and whose lineage it is of."""
+
+    model: Model
+    learner: str | None
+    spec: str | None
+
+
+def _served(slot: Slot, moment: _Moment, path: str | None, policy: PolicySpec) -> _Served:
+    models = moment.serving.models
+    if not (policy.learns or policy.candidate):
+        return _Served(models[policy.id], None, None)
+    id_ = learner_id(policy, slot.name, path)
+    # What never learns has a model of its own only where a candidate took its place.
+    model = models.get(id_) or models[policy.id]
+    declared = moment.serving.workspace.learners.get(id_)
+    return _Served(model, id_, model.spec or (declared.spec if declared else None))
+
+
 def _drawn(
     slot: Slot,
     moment: _Moment,
     plan: _Plan,
     policy: PolicySpec,
+    served: _Served,
     verdicts: dict[str, str | dict[str, str]],
     eligible: tuple[str, ...],
     scarce: tuple[Scarcity, ...],
     before: Mapping[str, str | None],
 ) -> ChoiceRecord:
-    id_ = policy.id
-    if policy.learns or policy.candidate:
-        id_ = learner_id(policy, slot.name, plan.path)
-    models, learners = moment.serving.models, moment.serving.workspace.learners
-    # What never learns has a model of its own only where a candidate took its place.
-    model = models.get(id_) or models[policy.id]
-    declared = learners.get(id_)
+    model = served.model
     choice = partial(
         ChoiceRecord,
         slot=slot.id,
@@ -439,8 +467,8 @@ def _drawn(
         path=plan.path,
         path_factors=plan.factors,
         policy=policy.id,
-        learner=None if id_ == policy.id else id_,
-        spec=model.spec or (declared.spec if declared else None),
+        learner=served.learner,
+        spec=served.spec,
     )
     redraw = 0
     expires_at = None
@@ -472,7 +500,7 @@ def _drawn(
         hashed = f"{policy.salt}:{moment.surface.id}:{slot.id}:{moment.decision_id}"
     context = policy_context(policy, moment.attributes, before)
     own, expected = model.policy.pmf_and_expected(context, [slot.actions[a] for a in eligible])
-    pmf, floor = _constrained(slot, moment, policy, id_, model, eligible, scarce, own, expected)
+    pmf, floor = _constrained(slot, moment, policy, served, eligible, scarce, own, expected)
     salt, _, rest = hashed.partition(":")
     uniform = bucket(salt, rest)
     index = draw(pmf, uniform)
@@ -493,8 +521,7 @@ def _constrained(
     slot: Slot,
     moment: _Moment,
     policy: PolicySpec,
-    learner: str,
-    model: Model,
+    served: _Served,
     eligible: tuple[str, ...],
     scarce: tuple[Scarcity, ...],
     own: FloatArray,
@@ -502,19 +529,18 @@ def _constrained(
 ) -> tuple[FloatArray, float]:
     """The pmf that is drawn from, and the floor in it; what it turned on goes on record."""
     default = eligible.index(slot.default)
-    if isinstance(model.policy, Guarded):
-        declared = moment.serving.workspace.learners.get(learner)
-        spec = model.spec or (declared.spec if declared else "")
-        key = risk_key(learner, spec)
+    guarded = guard_of(served.model.policy)
+    if guarded is not None:
+        key = risk_key(served.learner or "", served.spec or "")
         moment.caps[key] = moment.inputs.spent.get(key, 0)
-        if not may_risk(model.policy, moment.caps[key]):
+        if not may_risk(guarded, moment.caps[key]):
             certain = np.zeros(len(eligible))
             certain[default] = 1.0
             return certain, 0.0
     pmf = own
     if policy.abstain:
-        moment.caps[f"{LEARNED}{learner}"] = model.learned
-        if model.learned < policy.abstain:
+        moment.caps[f"{LEARNED}{served.learner}"] = served.model.learned
+        if served.model.learned < policy.abstain:
             pmf = np.zeros(len(eligible))
             pmf[default] = 1.0
     if scarce:
@@ -535,10 +561,10 @@ def spends(serving: Serving, record: DecisionRecord) -> tuple[Spend, ...]:
             found += spends_of(met, choice.action)
         if choice.learner is None or choice.spec is None or choice.pmf is None:
             continue
-        policy = serving.models[choice.learner].policy
+        guarded = guard_of(serving.models[choice.learner].policy)
         certain = choice.pmf[choice.eligible.index(slot.default)] == 1.0
-        if isinstance(policy, Guarded) and not certain:
-            found.append(Spend(risk_key(choice.learner, choice.spec), 1, policy.allowance))
+        if guarded is not None and not certain:
+            found.append(Spend(risk_key(choice.learner, choice.spec), 1, guarded.allowance))
     return tuple(found)
 
 

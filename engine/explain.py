@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from engine.decide import WHEN
+from engine.decide import GUARDRAIL, WHEN
 from engine.errors import NotFoundError
 from engine.explain_slates import explained
 from engine.ids import rfc3339
@@ -52,6 +52,11 @@ def explain(store: Store, revisions: Revisions, decision_id: str) -> dict[str, A
         told = choice.verdicts.get(WHEN)
         if isinstance(told, str) and choice.policy is not None:
             shown["when"] = _when(workspace.policies[choice.policy], told)
+        shown["guardrails"] = {
+            name.removeprefix(GUARDRAIL): list(actions)
+            for name, actions in choice.verdicts.items()
+            if name.startswith(GUARDRAIL)
+        }
         del shown["verdicts"]
         if shown["draw"] and choice.draw and choice.draw.expires_at:
             shown["draw"]["expires_at"] = rfc3339(choice.draw.expires_at)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from attribution.errors import AttributionError
+from engine.constraints import guard_of
 from engine.decide import earlier_actions
 from engine.errors import EngineError
 from engine.log import Outcome, Position, SnapshotEntry
@@ -24,7 +25,7 @@ from engine.store import ClosedChoice, SnapshotRow, Store
 from engine.store import read as ask
 from engine.workspace import Learner, Surface, Workspace
 from experiments import UnitRange
-from policies import Feedback, Guarded, Policy, PolicyError, snapshot_digest
+from policies import Feedback, Policy, PolicyError, Seen, Watched, snapshot_digest
 
 BATCH = 2_000
 Advance = Callable[[int], None]
@@ -69,7 +70,7 @@ def learn(
     """
     surface = workspace.surfaces[learner.surface]
     # Windows are the same for all of a learner's decisions: mature is what closed by then.
-    closed_by = until_us - surface.reward_horizon_us
+    closed_by = until_us - surface.learning_horizon_us
     found = newest_sound(store, learner, warn)
     parent = found[0].digest if found else None
     if found and not refit:
@@ -88,8 +89,11 @@ def learn(
             lessons = list(_lessons(store, revisions, surface, learner, page, units, warn))
         except AttributionError as error:
             raise EngineError(f"learner {learner.id} cannot read its log: {error}") from error
-        if isinstance(policy, Guarded):
-            policy.excuse(sum(_never_served(surface, learner, each) for each in page))
+        guarded = guard_of(policy)
+        if guarded is not None:
+            guarded.excuse(sum(_never_served(surface, learner, each) for each in page))
+        if isinstance(policy, Watched):
+            _watch(store, surface, learner, policy, page, units)
         position = Position(page[-1].closes_at, page[-1].decision_id)
         taken = _take(policy, lessons, learner, warn)
         learned += taken
@@ -180,12 +184,7 @@ def _lessons(
     warn: Warn,
 ) -> Iterator[Lesson]:
     """What each of the page's choices teaches, in order; those left out teach nothing."""
-    rows: list[tuple[DecisionRecord, ChoiceRecord]] = []
-    for matured in page:
-        record = decode_record(matured.data)
-        choice = next(c for c in record.choices if c.slot == learner.slot)
-        if not matured.void and choice.evaluable and (units is None or units.contains(record.unit)):
-            rows.append((record, choice))
+    rows = list(_drawn_by(learner, page, units))
     agreement = learner.mode == "apprentice"
     joined = _Joined(store, surface, [] if agreement else [record for record, _ in rows])
     for record, choice in rows:
@@ -206,6 +205,35 @@ def _lessons(
         except PolicyError:
             # What it says of the row would be personal data in a log.
             warn(f"learner {learner.id} passes over decision {record.decision_id}: not learnable")
+
+
+def _watch(
+    store: Store,
+    surface: Surface,
+    learner: Learner,
+    policy: Watched,
+    page: Sequence[ClosedChoice],
+    units: UnitRange | None,
+) -> None:
+    """Have a policy see what the page's choices did to the metrics that are protected."""
+    rows = list(_drawn_by(learner, page, units))
+    joined = _Joined(store, surface, [record for record, _ in rows])
+    names = [guard.metric for guard in surface.protected]
+    policy.watch(
+        Seen(choice.eligible, choice.action, choice.propensity, joined.values(record, names))
+        for record, choice in rows
+    )
+
+
+def _drawn_by(
+    learner: Learner, page: Sequence[ClosedChoice], units: UnitRange | None
+) -> Iterator[tuple[DecisionRecord, ChoiceRecord]]:
+    """The page's choices that may be learned from."""
+    for matured in page:
+        record = decode_record(matured.data)
+        choice = next(c for c in record.choices if c.slot == learner.slot)
+        if not matured.void and choice.evaluable and (units is None or units.contains(record.unit)):
+            yield record, choice
 
 
 def _never_served(surface: Surface, learner: Learner, closed: ClosedChoice) -> bool:
@@ -274,13 +302,16 @@ class _Joined:
         for outcome in store.read(lambda c: ask.outcomes_of_decisions(c, ids)):
             self.own[outcome.decision_id or ""].append(outcome)
         start = min(record.decided_at for record in records)
-        end = max(record.decided_at for record in records) + surface.reward_horizon_us
+        end = max(record.decided_at for record in records) + surface.learning_horizon_us
         units = sorted({record.unit for record in records})
         for outcome in store.read(lambda c: ask.outcomes_of_units(c, units, start, end)):
             self.of_unit[outcome.unit or ""].append(outcome)
 
     def reward(self, record: DecisionRecord) -> float:
         """The reward of one of the decisions."""
+        return reward(self.surface, self.values(record, self.surface.reward))
+
+    def values(self, record: DecisionRecord, metrics: Iterable[str]) -> dict[str, float]:
+        """Some metrics of one of the decisions."""
         outcomes = [*self.own[record.decision_id], *self.of_unit[record.unit]]
-        values = metric_values(self.surface, record.decided_at, outcomes, self.surface.reward)
-        return reward(self.surface, values)
+        return metric_values(self.surface, record.decided_at, outcomes, metrics)

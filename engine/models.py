@@ -12,7 +12,15 @@ from engine.standing import Standing, standing
 from engine.store import SnapshotRow, Store
 from engine.store import read as ask
 from engine.workspace import Learner, PolicySpec, Workspace
-from policies import Guarded, Policy, PolicyError, load_policy, make_policy, snapshot_digest
+from policies import (
+    Guarded,
+    Policy,
+    PolicyError,
+    Watched,
+    load_policy,
+    make_policy,
+    snapshot_digest,
+)
 
 Warn = Callable[[str], None]
 Keep = Callable[[Sequence[SnapshotEntry]], None]
@@ -21,9 +29,11 @@ Keep = Callable[[Sequence[SnapshotEntry]], None]
 def fresh(policy: PolicySpec) -> Policy:
     """The policy before it has learned anything."""
     made = make_policy(policy.kind, **policy.parameters)
-    if policy.guarantee is None:
-        return made
-    return Guarded(made, policy.guarantee, policy.floor)
+    if policy.guarantee is not None:
+        made = Guarded(made, policy.guarantee, policy.floor)
+    if policy.protections is not None:
+        made = Watched(made, policy.protections)
+    return made
 
 
 def restore(data: bytes | None, digest: str) -> Policy:

@@ -187,7 +187,7 @@ def _trained(
                 data = store.read(partial(ask.snapshot_bytes, digest=row.digest))
                 return restore(data, row.digest)
             break
-    horizon = workspace.surfaces[learner.surface].reward_horizon_us
+    horizon = workspace.surfaces[learner.surface].learning_horizon_us
     learned = learn(
         store, workspace, learner,
         until_us=split + horizon, now_us=split, revisions=revisions, refit=True, warn=warn,

@@ -111,7 +111,7 @@ def _serving(store: Store, revisions: Revisions, record: DecisionRecord) -> Serv
     workspace = revisions.get(record.revision)
     models = dict(static_models(workspace))
     for choice in record.choices:
-        if choice.learner and choice.snapshot and choice.draw and choice.draw.drawn:
+        if choice.learner and choice.snapshot and (choice.draw is None or choice.draw.drawn):
             digest = choice.snapshot
             data = store.read(partial(ask.snapshot_bytes, digest=digest))
             models[choice.learner] = Model(

@@ -3,7 +3,7 @@
 Start at `make_policy`; `policies.types.Policy` is what every policy promises.
 """
 
-from policies.constraints import Guarantee, Guarded, priced
+from policies.constraints import Guarantee, Guarded, Protection, Protections, Seen, Watched, priced
 from policies.errors import PolicyError
 from policies.parameters import ParameterDescription, ParameterFault
 from policies.pmf import apply_floor, draw, normalise
@@ -33,7 +33,11 @@ __all__ = [
     "ParameterFault",
     "Policy",
     "PolicyError",
+    "Protection",
+    "Protections",
+    "Seen",
     "Value",
+    "Watched",
     "Winner",
     "action_refusal",
     "apply_floor",

@@ -5,7 +5,7 @@ propensities stay exact and every decision can be made again.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
@@ -20,6 +20,9 @@ from policies.types import Action, Context, Feedback, FloatArray, Policy, Winner
 
 GUARDED = "guarded"
 """The kind that a guarded policy's snapshot names."""
+
+WATCHED = "watched"
+"""The kind that a watched policy's snapshot names."""
 
 UNBOUNDED = 2**53
 """How many risks may be taken where none can break the guarantee."""
@@ -303,6 +306,171 @@ def restore_guarded(snapshot: snapshots.Snapshot, load: Callable[[bytes], Policy
 class _State(msgspec.Struct, forbid_unknown_fields=True):
     policy: bytes
     ledger: dict[str, float]
+
+
+class Protection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A metric that no action may make worse than the default does by more than ``margin``.
+
+    ``sign`` is 1 where more is worse and −1 where less is; values lie in [``low``, ``high``].
+    """
+
+    metric: str
+    sign: float
+    margin: float
+    low: float
+    high: float
+
+
+class Protections(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is protected against all actions but the ``default``.
+
+    ``delta`` bounds the chance that any action is ever closed that does no harm beyond its margin.
+    ``least`` is the least propensity of any eligible action; ``actions`` is how many there are.
+    """
+
+    default: str
+    metrics: tuple[Protection, ...]
+    delta: float
+    least: float
+    actions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A matured decision: the draw's eligible actions, the one drawn, and its metrics' values."""
+
+    eligible: Sequence[str]
+    action: str
+    propensity: float
+    values: Mapping[str, float]
+
+
+class Watched:
+    """A policy whose actions are watched, and closed once they are shown to do harm.
+
+    For each action a and metric g it adds up over the rows at which a and the default d were drawn
+
+        X_i = ± (g_i − m_i) (1{a_i = a} − 1{a_i = d}) / p_i,
+
+    with m_i the default's mean before: its expectation is the harm of a beside d in the contexts of
+    those rows. `harmful` names g/a once the sum's lower bound, which holds at all times (see
+    `surplus`), exceeds the margin; a is to be eligible no more then.
+    """
+
+    kind: ClassVar[str] = WATCHED
+    learns: ClassVar[bool] = True
+    reward_range: ClassVar[tuple[float, float] | None] = None
+
+    def __init__(
+        self,
+        policy: Policy,
+        protections: Protections,
+        sums: Mapping[str, list[float]] | None = None,
+    ) -> None:
+        """``sums`` are, by ``metric/action``, count, Σ X and Σ X²; the default's, count and Σ g."""
+        self.policy = policy
+        self.protections = protections
+        self._sums = {key: list(each) for key, each in (sums or {}).items()}
+        self.harmful = self._shown()
+
+    @property
+    def resumable(self) -> bool:
+        """Whether the policy is."""
+        return self.policy.resumable
+
+    def _shown(self) -> tuple[str, ...]:
+        """``metric/action`` of each harm that is shown."""
+        found = []
+        others = max(1, self.protections.actions - 1)
+        delta = self.protections.delta / len(self.protections.metrics) / others
+        for one in self.protections.metrics:
+            deepest = (one.high - one.low) / self.protections.least
+            for key, each in self._sums.items():
+                metric, _, action = key.partition("/")
+                if metric != one.metric or action == self.protections.default:
+                    continue
+                rows, total, square = each
+                if total - float(_excess(square, deepest, delta)) > rows * one.margin:
+                    found.append(key)
+        return tuple(sorted(found))
+
+    def pmf(self, context: Context, actions: Sequence[Action]) -> FloatArray:
+        """The policy's own."""
+        return self.policy.pmf(context, actions)
+
+    def pmfs(self, contexts: Sequence[Context], actions: Sequence[Action]) -> FloatArray:
+        """The policy's own."""
+        return self.policy.pmfs(contexts, actions)
+
+    def expected(self, context: Context, actions: Sequence[Action]) -> FloatArray | None:
+        """The policy's own."""
+        return self.policy.expected(context, actions)
+
+    def pmf_and_expected(
+        self, context: Context, actions: Sequence[Action]
+    ) -> tuple[FloatArray, FloatArray | None]:
+        """The policy's own."""
+        return self.policy.pmf_and_expected(context, actions)
+
+    def winner(self, actions: Sequence[Action]) -> Winner | None:
+        """The policy's own."""
+        return self.policy.winner(actions)
+
+    def learn(self, feedback: Sequence[Feedback]) -> None:
+        """Have the policy learn."""
+        self.policy.learn(feedback)
+
+    def watch(self, rows: Iterable[Seen]) -> None:
+        """Note what matured decisions did to the metrics, in the order of learning."""
+        for row in rows:
+            if self.protections.default in row.eligible:
+                self._note(row)
+        self.harmful = self._shown()
+
+    def _note(self, row: Seen) -> None:
+        default = self.protections.default
+        for one in self.protections.metrics:
+            value = min(max(row.values[one.metric], one.low), one.high)
+            own = self._sums.setdefault(f"{one.metric}/{default}", [0.0, 0.0])
+            mean = (own[1] + (one.low + one.high) / 2) / (own[0] + 1)
+            term = one.sign * (value - mean) / max(row.propensity, self.protections.least)
+            for id_ in row.eligible:
+                if id_ == default:
+                    continue
+                each = self._sums.setdefault(f"{one.metric}/{id_}", [0.0, 0.0, 0.0])
+                each[0] += 1
+                if row.action in (id_, default):
+                    each[1] += term if row.action == id_ else -term
+                    each[2] += term * term
+            if row.action == default:
+                own[0] += 1
+                own[1] += value
+
+    def dumps(self) -> bytes:
+        """Its snapshot: what is protected and the sums, with the policy's own snapshot inside."""
+        state = {"policy": self.policy.dumps(), "sums": self._sums}
+        return snapshots.pack(self.kind, msgspec.to_builtins(self.protections), state, {})
+
+
+def restore_watched(snapshot: snapshots.Snapshot, load: Callable[[bytes], Policy]) -> Watched:
+    """The watched policy of a snapshot, whose inner one ``load`` reads.
+
+    Raises
+    ------
+    PolicyError
+        If the snapshot's content is not of this kind's form.
+    """
+    state = snapshot.state_as(_WatchedState)
+    try:
+        protections = msgspec.convert(snapshot.parameters, Protections)
+    except msgspec.ValidationError as error:
+        raise PolicyError(f"snapshot.parameters of kind {WATCHED!r}: {error}.") from error
+    return Watched(load(state.policy), protections, state.sums)
+
+
+class _WatchedState(msgspec.Struct, forbid_unknown_fields=True):
+    policy: bytes
+    sums: dict[str, list[float]]
 
 
 def priced(

@@ -8,7 +8,7 @@ import msgspec
 
 from policies import parameters as _parameters
 from policies.base import BasePolicy
-from policies.constraints import GUARDED, restore_guarded
+from policies.constraints import GUARDED, WATCHED, restore_guarded, restore_watched
 from policies.counting import UCB1, EpsilonGreedy, Softmax
 from policies.errors import PolicyError
 from policies.linear import AdaptiveUCB, LinGreedy, LinSquareCB, LinTS, LinUCB
@@ -85,6 +85,8 @@ def load_policy(data: bytes) -> Policy:
     snapshot = unpack(data)
     if snapshot.kind == GUARDED:
         return restore_guarded(snapshot, load_policy)
+    if snapshot.kind == WATCHED:
+        return restore_watched(snapshot, load_policy)
     policy = _make(snapshot.kind, snapshot.parameters)
     policy.restore(snapshot)
     return policy

@@ -192,7 +192,7 @@ class _Life:
             self.spent[each.key] = self.spent.get(each.key, 0) + each.amount
         entry = decision_entry(record, request, spends=spent)
         self.sticky[request.unit] |= entry.sticky
-        horizon = self.workspace.surfaces[record.surface].reward_horizon_us
+        horizon = self.workspace.surfaces[record.surface].learning_horizon_us
         self.last_maturity = max(
             [self.last_maturity, *(each.closes_at + horizon for each in entry.learnables)]
         )

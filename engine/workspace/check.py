@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import to_builtins
 from msgspec.structs import asdict
 
 from attribution.metrics import MetricSpec
@@ -57,9 +58,14 @@ from policies import (
     Action,
     Guarantee,
     PolicyError,
+    Protection,
+    Protections,
     action_refusal,
     parameter_faults,
 )
+
+PROTECTION_DELTA = 0.05
+"""The chance that a learner ever loses an action that does no harm beyond a guardrail's margin."""
 
 _OWN_POLICY_KEYS = frozenset(PolicyPart.model_fields)
 
@@ -237,7 +243,7 @@ class _Compiler:
             metrics=metrics,
             reward=part.reward,
             guardrails=tuple(
-                Guardrail(m, g.direction, g.margin) for m, g in part.guardrails.items()
+                Guardrail(m, g.direction, g.margin, g.protect) for m, g in part.guardrails.items()
             ),
             ranges={
                 m: (p.range[0], p.range[1]) for m, p in part.metrics.items() if p.range is not None
@@ -433,6 +439,7 @@ class _Compiler:
             place = (*path, fault.name) if fault.name else path
             self.source.fault(place, fault.message, fault.value)
         self._rewarded(path, id_, part.kind)
+        self._protecting(id_, part)
         self._reward_ranges(path, id_, part.kind, part)
         self._feature_names(path, id_, parameters)
         self._choosable(path, id_, part.kind, parameters)
@@ -519,6 +526,25 @@ class _Compiler:
                     "`range`, and weigh it so that no reward is negative",
                 )
         return Conservative(asked.alpha, asked.delta, asked.share)
+
+    def _protecting(self, id_: str, part: PolicyPart) -> None:
+        """What a policy may lose actions for must be seen of each action, and have a range."""
+        if not POLICY_KINDS[part.kind].learns:
+            return
+        for surface in sorted({slot.partition(".")[0] for slot in self.policy_users.get(id_, {})}):
+            guards = self.parts.surfaces[surface].guardrails
+            for metric in sorted(m for m, guard in guards.items() if guard.protect):
+                place: Path_ = ("surfaces", surface, "guardrails", metric, "protect")
+                known = self.parts.surfaces[surface].metrics.get(metric)
+                if known is not None and known.range is None:
+                    self.source.fault(place, "needs the metric's `range`; declare it", True)
+                if part.floor == 0 or part.draw == "sticky":
+                    self.source.fault(
+                        place,
+                        f'needs a `floor` and `draw: decision` of policy "{id_}", by which each '
+                        "action's harm is seen beside the default",
+                        True,
+                    )
 
     def _judgeable(self, path: Path_, id_: str) -> None:
         """What a gate compares must have a range, and a guardrail some room to be shown in."""
@@ -776,8 +802,24 @@ def _learner(
         default = surfaces[surface].slots[slot_id].default
         guarantee = Guarantee(default, asked.alpha, asked.delta, asked.share, low, high)
         policy = replace(policy, guarantee=guarantee)
+    if surfaces[surface].protected and mode != "apprentice":
+        policy = replace(policy, protections=_protections(policy, surfaces[surface], slot_id))
     spec = _spec(policy, surfaces[surface], slot_id, mode)
     return Learner(learner_id(policy, slot, scope), policy, surface, slot_id, spec, mode)
+
+
+def _protections(policy: PolicySpec, surface: Surface, slot: str) -> Protections:
+    count = len(surface.slots[slot].actions)
+    metrics = tuple(
+        Protection(
+            guard.metric, 1.0 if guard.direction == "down" else -1.0, guard.margin,
+            *surface.ranges.get(guard.metric, (0.0, 1.0)),
+        )
+        for guard in surface.protected
+    )  # fmt: skip
+    # Rounding of a stored pmf may lie a hair below what the floor guarantees.
+    least = (policy.floor or 1.0) / count * (1 - 1e-9)
+    return Protections(surface.slots[slot].default, metrics, PROTECTION_DELTA, least, count)
 
 
 def _budget(part: BudgetPart) -> Budget:
@@ -832,6 +874,9 @@ def _spec(policy: PolicySpec, surface: Surface, slot: str, mode: Mode) -> str:
     }
     if mode == "apprentice":
         content["mode"] = mode
+    if policy.protections is not None:
+        content["protections"] = to_builtins(policy.protections)
+        content["horizon_us"] = surface.learning_horizon_us
     if policy.guarantee is not None:
         content["guarantee"] = {**asdict(policy.guarantee), "floor": policy.floor}
     if surface.slots[slot].after:

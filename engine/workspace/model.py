@@ -11,7 +11,7 @@ from attribution.metrics import MetricSpec
 from engine.rules import Rule
 from engine.workspace.item_rules import ItemRule
 from experiments import Design, Pin, UsePolicy
-from policies import Action, Guarantee
+from policies import Action, Guarantee, Protections
 from recsys.catalogue import ItemSchema
 from recsys.plan import SlatePlan
 from recsys.settings import TrainSettings
@@ -55,11 +55,15 @@ class HardRule:
 
 @dataclass(frozen=True, slots=True)
 class Guardrail:
-    """A metric that may not worsen by more than ``margin``; ``direction`` is where better lies."""
+    """A metric that may not worsen by more than ``margin``; ``direction`` is where better lies.
+
+    Where it is to ``protect``, policies lose actions that are shown to worsen it.
+    """
 
     metric: str
     direction: Literal["up", "down"]
     margin: float
+    protect: bool = False
 
 
 Mode = Literal["serve", "shadow", "apprentice"]
@@ -122,7 +126,8 @@ class PolicySpec:
 
     A candidate's own is the policy's with another kind and other parameters. Where ``when`` is not
     true the default is served; before ``abstain`` decisions are learned it is served but for the
-    floor. A learner's own has the ``guarantee`` that ``conservative`` asks for.
+    floor. A learner's own has the ``guarantee`` that ``conservative`` asks for, and the
+    ``protections`` that its surface's guardrails do.
     """
 
     id: str
@@ -139,6 +144,7 @@ class PolicySpec:
     abstain: int = 0
     conservative: Conservative | None = None
     guarantee: Guarantee | None = None
+    protections: Protections | None = None
 
 
 @dataclass(frozen=True)
@@ -217,6 +223,17 @@ class Surface:
             for m, weight in self.reward.items()
         ]
         return sum(low for low, _ in ends), sum(high for _, high in ends)
+
+    @cached_property
+    def protected(self) -> tuple[Guardrail, ...]:
+        """The guardrails for whose sake policies lose actions."""
+        return tuple(guard for guard in self.guardrails if guard.protect)
+
+    @cached_property
+    def learning_horizon_us(self) -> int:
+        """Time after which all is final that policies learn from, protected metrics included."""
+        protected = [self.metrics[guard.metric].maturity_us for guard in self.protected]
+        return max([self.reward_horizon_us, *protected])
 
     @cached_property
     def only_scalars(self) -> bool:

@@ -111,6 +111,7 @@ class GuardrailPart(_Part):
 
     direction: Literal["up", "down"]
     margin: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    protect: bool = False
 
 
 class ActionPart(_Part):

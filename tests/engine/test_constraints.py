@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from engine.decide import LEARNED, Inputs, decide, spends
 from engine.errors import ConfigurationError
 from engine.explain import explain
 from engine.ids import uuid7
-from engine.log import Overspent, Stored, VoidEntry, decision_entry
-from engine.models import fresh, serving
+from engine.log import Overspent, Position, Stored, VoidEntry, decision_entry
+from engine.models import fresh, initial_snapshot, serving
 from engine.record import DecisionRecord
 from engine.replay import replay
 from engine.request import DecideRequest
@@ -24,7 +25,7 @@ from engine.service import Engine
 from engine.store import Store
 from engine.store import read as ask
 from engine.workspace import Workspace
-from policies import Feedback, Guarded
+from policies import Feedback, Guarded, Seen, Watched, snapshot_digest
 from tests.engine.build import (
     DAY,
     HOUR,
@@ -320,6 +321,100 @@ def test_spends_name_what_they_are_of() -> None:
     )  # fmt: skip
     period = NOW // (30 * DAY)
     assert spends(ready, record) == (Spend(f"budget:home.offer:coupons:{period}", 1, 30),)
+
+
+# Harm -------------------------------------------------------------------------------------------
+
+
+SHOP = WORLD.replace(
+    "reward: {buy: 1.0}",
+    "reward: {buy: 1.0}\n    guardrails: {back: {direction: down, margin: 0.05, protect: true}}",
+).replace("range: [0, 1]}}", "range: [0, 1]}, back: {window: 3h, range: [0, 1]}}")
+SHOP = SHOP.replace("BUDGETS", "rules: []").replace("LAYERS", "")
+
+
+def _harmed(policy: Watched) -> Watched:
+    """The policy once it has seen that what gifts bring comes back."""
+    policy.watch(
+        Seen(("coupon", "gift", "none"), action, 1 / 3, {"back": float(action == "gift")})
+        for action in ("coupon", "gift", "none") * 400
+    )
+    return policy
+
+
+def test_what_is_shown_to_do_harm_is_eligible_no_more(store: Store) -> None:
+    workspace = workspace_of(SHOP.replace("POLICY", "kind: thompson_gaussian, floor: 0.3"))
+    learner = workspace.learners["p:home.offer"]
+    policy = fresh(learner.policy)
+    assert isinstance(policy, Watched)
+    data = _harmed(policy).dumps()
+    entry = replace(
+        initial_snapshot(learner, NOW), data=data, digest=snapshot_digest(data),
+        position=Position(NOW - 1, ""),
+    )  # fmt: skip
+    store.write([entry], NOW)
+    desk = Desk(store, workspace)
+    records = [desk.decide(unit, NOW + unit) for unit in range(30)]
+    for record in records:
+        choice = only_choice(record)
+        assert choice.eligible == ("coupon", "none")
+        assert choice.verdicts == {"guardrail.back": {"gift": "F"}}
+    shown = explain(store, Revisions(store), records[0].decision_id)["choices"][0]
+    assert shown["guardrails"] == {"back": ["gift"]}
+    assert _identical(store, records)
+
+
+def test_where_all_but_the_default_do_harm_the_decision_replays(store: Store) -> None:
+    workspace = workspace_of(
+        SHOP.replace("POLICY", "kind: thompson_gaussian, floor: 0.3")
+        .replace(", gift: {value: 2}", "")
+        .replace("coupon", "gift")
+    )
+    learner = workspace.learners["p:home.offer"]
+    policy = fresh(learner.policy)
+    assert isinstance(policy, Watched)
+    policy.watch(
+        Seen(("gift", "none"), action, 0.5, {"back": float(action == "gift")})
+        for action in ("gift", "none") * 400
+    )
+    data = policy.dumps()
+    entry = replace(
+        initial_snapshot(learner, NOW), data=data, digest=snapshot_digest(data),
+        position=Position(NOW - 1, ""),
+    )  # fmt: skip
+    store.write([entry], NOW)
+    record = Desk(store, workspace).decide(1)
+    choice = only_choice(record)
+    assert (choice.action, choice.reason, choice.snapshot) == ("none", "rule", entry.digest)
+    assert _identical(store, [record])
+
+
+def test_a_learner_sees_a_protected_metric_once_its_own_window_has_closed(store: Store) -> None:
+    workspace = workspace_of(SHOP.replace("POLICY", "kind: thompson_gaussian, floor: 0.3"))
+    desk = Desk(store, workspace)
+    records = [desk.decide(unit, NOW + unit) for unit in range(12)]
+    for number, record in enumerate(records):
+        at = record.decided_at + 2 * HOUR
+        desk.report(outcome(f"b{number}", record, 0.5, metric="back", at=at))
+    assert desk.learn("p:home.offer", NOW + 2 * HOUR) is None
+    learned = desk.learn("p:home.offer", NOW + DAY)
+    assert learned is not None
+    assert learned.learned == 12
+    expected = fresh(workspace.learners["p:home.offer"].policy)
+    assert isinstance(expected, Watched)
+    choices = [only_choice(r) for r in records]
+    actions = tuple(workspace.surfaces["home"].slots["offer"].actions.values())
+    expected.learn([Feedback({}, actions, c.action, c.propensity, 0.0) for c in choices])
+    expected.watch(Seen(c.eligible, c.action, c.propensity, {"back": 0.5}) for c in choices)
+    assert learned.snapshot.digest == snapshot_digest(expected.dumps())
+
+
+def test_protection_needs_a_floor_and_a_range() -> None:
+    with pytest.raises(ConfigurationError, match="needs a `floor`"):
+        workspace_of(SHOP.replace("POLICY", "kind: lin_ts"))
+    text = SHOP.replace("window: 3h, range: [0, 1]", "window: 3h")
+    with pytest.raises(ConfigurationError, match="needs the metric's `range`"):
+        workspace_of(text.replace("POLICY", "kind: lin_ts, floor: 0.1"))
 
 
 # Configuration ------------------------------------------------------------------------------------

@@ -17,6 +17,12 @@ from policies import (
     Guarantee,
     Guarded,
     PolicyError,
+    Protection,
+    Protections,
+    Seen,
+    Watched,
+    apply_floor,
+    draw,
     load_policy,
     make_policy,
     priced,
@@ -202,3 +208,82 @@ def test_a_priced_pmf_is_one(weights: list[float], expected: list[float], pressu
         assert found.min() >= 0
         assert found.sum() == pytest.approx(1.0, abs=1e-9)
         assert found[1] <= pmf[1] + 1e-12
+
+
+# Harm ---------------------------------------------------------------------------------------------
+
+RETURNS = Protections("a", (Protection("returns", 1.0, 0.05, 0.0, 1.0),), 0.05, 0.1 / 3, 3)
+
+
+def shop(
+    rows: int, returned: dict[str, float], seed: int = 1
+) -> tuple[Watched, list[str], list[float]]:
+    """Clicks of .4, .6 and .5, learned from by Thompson sampling with a floor of .1.
+
+    What was drawn at each row, and whether it came back.
+    """
+    rng = np.random.default_rng(seed)
+    policy = Watched(make_policy("thompson_beta"), RETURNS)
+    clicked = {"a": 0.4, "b": 0.6, "c": 0.5}
+    drawn, back, waiting = [], [], []
+    actions: tuple[Action, ...] = ACTIONS
+    pmf = np.full(3, 1 / 3)
+    for step in range(rows):
+        if step % 50 == 0:
+            closed = {key.partition("/")[2] for key in policy.harmful}
+            actions = tuple(action for action in ACTIONS if action.id not in closed)
+            pmf = apply_floor(policy.pmf({}, actions), 0.1)
+        place = draw(pmf, rng.random())
+        id_ = actions[place].id
+        click, came = float(rng.random() < clicked[id_]), float(rng.random() < returned[id_])
+        drawn.append(id_)
+        back.append(came)
+        waiting.append((Feedback({}, actions, id_, float(pmf[place]), click), came))
+        if step % 50 == 49:
+            policy.learn([row for row, _ in waiting])
+            policy.watch(
+                Seen([a.id for a in row.actions], row.action, row.propensity, {"returns": value})
+                for row, value in waiting
+            )
+            waiting = []
+    return policy, drawn, back
+
+
+def test_clicks_are_not_bought_with_returns() -> None:
+    """The most clicked action comes back most: it is closed, and the best of the others serves."""
+    policy, drawn, back = shop(15_000, {"a": 0.1, "b": 0.6, "c": 0.1})
+    assert policy.harmful == ("returns/b",)
+    assert "b" not in drawn[-3_000:]
+    assert drawn[-3_000:].count("c") > 2_500
+    assert np.mean(back[-3_000:]) <= 0.15
+    free, drawn, back = shop(3_000, {"a": 0.1, "b": 0.1, "c": 0.1})
+    assert free.harmful == ()
+    assert drawn[-1_000:].count("b") > 800
+
+
+def test_an_action_that_does_no_harm_is_seldom_closed() -> None:
+    """Each comes back as often as the margin lets it; closing either is false."""
+    closed = sum(bool(shop(400, {"a": 0.3, "b": 0.35, "c": 0.35}, s)[0].harmful) for s in range(60))
+    assert closed <= binom.ppf(0.999, 60, 0.05)
+
+
+def test_a_metric_of_which_more_is_better_is_protected_likewise() -> None:
+    margin = Protections("a", (Protection("margin", -1.0, 0.1, 0.0, 5.0),), 0.05, 0.5, 2)
+    policy = Watched(make_policy("uniform"), margin)
+    policy.watch(
+        Seen("ab", "ab"[step % 2], 0.5, {"margin": (3.0, 1.0)[step % 2]}) for step in range(400)
+    )
+    assert policy.harmful == ("margin/b",)
+
+
+def test_a_watched_policy_is_saved_and_watches_on() -> None:
+    policy, _, _ = shop(500, {"a": 0.1, "b": 0.6, "c": 0.1})
+    again = load_policy(policy.dumps())
+    assert isinstance(again, Watched)
+    assert again.dumps() == policy.dumps()
+    assert again.harmful == policy.harmful
+    assert (again.pmf({}, ACTIONS) == policy.pmf({}, ACTIONS)).all()
+    around = Watched(guarded(), RETURNS)
+    inner = load_policy(around.dumps())
+    assert isinstance(inner, Watched)
+    assert isinstance(inner.policy, Guarded)
