@@ -88,25 +88,24 @@ class BoundModel:
     # What a history says --------------------------------------------------------------------------
 
     def _for_you(self, call: Call, mask: Mask, count: int) -> Candidates:
-        ids, weights = self.model.history(call.history) if call.personal else ((), np.zeros(0))
         affinity = self.model.affinity
-        liked = self._liked(ids, weights.astype(np.float32))
+        liked = self._liked(*self._history(call))
         if affinity is None or len(liked.items) == 0:
             return self._popular(call, mask, count)
         found = self._chosen(affinity, liked, call.now, mask, count)
         return self._filled(found, call, mask, count)
 
     def _because_you(self, call: Call, mask: Mask, count: int) -> Candidates:
-        ids, weights = self.model.history(call.history) if call.personal else ((), np.zeros(0))
+        ids, weights = self._history(call)
         if call.seeds:
             self._seed_rows(call)
-            ids, weights = call.seeds, np.ones(len(call.seeds))
+            ids, weights = call.seeds, np.ones(len(call.seeds), np.float32)
         else:
             there = [i for i, row in enumerate(self.catalogue.rows(ids)) if row >= 0][:1]
             ids, weights = tuple(ids[i] for i in there), weights[there]
         rows = self.catalogue.rows(ids)
         mask = _without(mask, rows)
-        liked = self._liked(ids, weights.astype(np.float32))
+        liked = self._liked(ids, weights)
         affinity = self.model.affinity or self.model.nearest
         found = _none(self._sources)
         if len(liked.items):
@@ -118,6 +117,11 @@ class BoundModel:
             others = ranked(alike.mean(axis=0), mask, count, self._sources, "content", nearest)
             return self._joined(found, others, count)
         return found
+
+    def _history(self, call: Call) -> tuple[tuple[str, ...], Floats]:
+        if not call.personal:
+            return (), np.zeros(0, np.float32)
+        return self.model.history(call.history, call.now)
 
     def _liked(self, ids: tuple[str, ...], weights: Floats) -> _Liked:
         """What of a history the model can make something of, fresh items by their mixtures."""

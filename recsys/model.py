@@ -163,20 +163,24 @@ class Model:
             }
         return archive.pack(msgspec.to_builtins(state), arrays)
 
-    def history(self, interactions: Sequence[Interaction]) -> tuple[tuple[str, ...], Floats]:
+    def history(
+        self, interactions: Sequence[Interaction], now: int
+    ) -> tuple[tuple[str, ...], Floats]:
         """What of a history, oldest first, speaks for items: distinct ids, the last first, weights.
 
-        Each weighs what its kind does, and the r-th last (1 + r)^−recency of it.
+        Each weighs what its kind does, and (1 + r)^−recency of it if r others came later. Of what
+        came at one time none is later, and what came after ``now`` counts as coming then.
         """
         weights = self.settings.weights
-        found: dict[str, float] = {}
+        found: dict[str, tuple[float, int]] = {}
         for interaction in reversed(interactions):
             weight = weights.get(interaction.kind, 1.0)
             if weight > 0.0 and interaction.value >= self.settings.least_value:
-                found.setdefault(interaction.item_id, weight)
-        rank = np.arange(len(found))
-        recency = (1.0 + rank) ** -self.settings.recency
-        return tuple(found), (np.array(list(found.values())) * recency).astype(np.float32)
+                found.setdefault(interaction.item_id, (weight, min(interaction.at, now)))
+        earlier = np.array([-at for _, at in found.values()], np.int64)
+        recency = (1.0 + np.searchsorted(earlier, earlier)) ** -self.settings.recency
+        of_kind = np.array([weight for weight, _ in found.values()])
+        return tuple(found), (of_kind * recency).astype(np.float32)
 
 
 def load_model(data: bytes | memoryview) -> Model:

@@ -32,7 +32,7 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     trend
         The power of an item's trend (see `recsys.popularity`) that its score is multiplied by.
     recency
-        The r-th last choice of a history, r from 0, weighs (1 + r)^−recency.
+        A choice of a history after which r others came weighs (1 + r)^−recency.
     ease_lambda
         None: 10 · users^(1/3).
     neighbours

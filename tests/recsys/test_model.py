@@ -331,12 +331,24 @@ def test_returns_and_low_ratings_speak_for_nothing() -> None:
     model = train(CATALOGUE, table, TrainSettings(least_value=4.0, kind="popularity"))
     assert model.index.ids == ("crime00", "drama00")
     seen = (*history("crime00"), *history("crime01", kind="return"), *history("drama00"))
-    known, weights = model.history(seen)
+    known, weights = model.history(seen, NOW)
     assert known == ()
     assert len(weights) == 0
-    known, weights = EASE.history(seen)
-    assert known == ("drama00", "crime00")
-    np.testing.assert_allclose(weights, [1.0, 2.0**-0.25])
+
+
+def test_later_choices_weigh_more_and_simultaneous_ones_alike() -> None:
+    seen = (
+        *history("crime00", at=NOW - 9 * DAY),
+        *history("crime01", "crime02", at=NOW - 5 * DAY),
+        *history("crime01", at=NOW - 4 * DAY),
+        *history("drama00", at=NOW + DAY),
+        *history("drama01", at=NOW + 2 * DAY),
+    )
+    known, weights = EASE.history(seen, NOW)
+    assert known == ("drama01", "drama00", "crime01", "crime02", "crime00")
+    later = np.array([0, 0, 2, 3, 4])
+    np.testing.assert_allclose(weights, (1.0 + later) ** -0.25, rtol=1e-6)
+    assert EASE.history((), NOW)[0] == ()
 
 
 def test_nothing_to_train_on_is_refused() -> None:
