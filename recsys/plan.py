@@ -19,7 +19,6 @@ from recsys.errors import RecsysError
 from recsys.rules import (
     HARD,
     Compatible,
-    DueAgain,
     Grade,
     ItemRule,
     Matches,
@@ -45,7 +44,6 @@ OF_KIND: dict[SlateKind, Sequence[ItemRule]] = {
     "alternatives": (NotSeed(), SameAsSeed()),
     "accessories": (NotSeed(), Compatible()),
     "bundles": (NotSeed(),),
-    "replenishment": (DueAgain(),),
 }
 """The hard rules that make a kind what it is; a plan's rule of the same id takes their place."""
 

@@ -434,7 +434,7 @@ class NotRecently(_Suppression):
 
 @dataclass(frozen=True)
 class DueAgain(_Hard):
-    """Keeps what the user bought and has used up by now.
+    """Keeps what the user bought and has used up by now, for sources that propose other things.
 
     Parameters
     ----------
