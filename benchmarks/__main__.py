@@ -14,6 +14,7 @@ from benchmarks import (
     policies,
     recsys_accuracy,
     recsys_retrieval,
+    recsys_slates,
     replicas,
     serving,
 )
@@ -27,6 +28,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "policies": policies.main,
     "recsys_accuracy": recsys_accuracy.main,
     "recsys_retrieval": recsys_retrieval.main,
+    "recsys_slates": recsys_slates.main,
     "replicas": replicas.main,
     "serving": serving.main,
 }

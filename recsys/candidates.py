@@ -48,7 +48,8 @@ class Candidates:
             return
         if not np.isfinite(self.scores).all():
             raise RecsysError("candidates.scores holds numbers that are not finite.")
-        if self.rows.min() < 0 or len(np.unique(self.rows)) != len(self.rows):
+        ordered = np.sort(self.rows)
+        if ordered[0] < 0 or (ordered[1:] == ordered[:-1]).any():
             raise RecsysError("candidates.rows names an item twice, or one that is not there.")
         if self.source.min() < 0 or self.source.max() >= len(self.sources):
             raise RecsysError(

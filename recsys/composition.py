@@ -129,7 +129,11 @@ class Logged:
 
 
 def _whole(likeness: npt.NDArray[np.floating]) -> Bytes:
-    return np.asarray(np.rint(np.clip(likeness, 0.0, 1.0) * FULL).astype(np.uint8))
+    found = likeness * FULL
+    np.maximum(found, 0.0, out=found)
+    # Rounding to the nearest: what is above 1 by a hair is still below 256.
+    found += 0.5
+    return np.asarray(found.astype(np.uint8))
 
 
 # Choosing ---------------------------------------------------------------------------------------
@@ -163,7 +167,8 @@ def pmf(gains: FloatArray, exploration: Exploration) -> FloatArray:
     if exploration.epsilon > 0:
         allowed = gains > -math.inf
         found *= 1.0 - exploration.epsilon
-        found[allowed] += exploration.epsilon / np.count_nonzero(allowed)
+        share = exploration.epsilon / np.count_nonzero(allowed)
+        np.add(found, share, out=found, where=allowed)
     return np.asarray(found)
 
 
@@ -177,7 +182,7 @@ class Drawn:
     def __call__(self, gains: FloatArray, position: int) -> tuple[int, float]:
         """See `Choose`."""
         found = pmf(gains, self.exploration)
-        index = int(np.searchsorted(found.cumsum(), self.uniforms[position], side="right"))
+        index = int(found.cumsum().searchsorted(self.uniforms[position], side="right"))
         if index == len(found):
             # Rounding can leave the last sum a hair below the uniform; the last item owns it.
             index = int(np.flatnonzero(found)[-1])

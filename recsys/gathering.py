@@ -16,7 +16,7 @@ from recsys.errors import RecsysError
 from recsys.groups import Groups, flattened, group
 from recsys.packing import prices, surely_filled
 from recsys.plan import RELATED, SlatePlan
-from recsys.rules import Verdicts, column_of, passes
+from recsys.rules import Matches, Verdicts, column_of, passes
 from recsys.timing import Watch
 
 FloatArray = npt.NDArray[np.float64]
@@ -77,7 +77,8 @@ def gather(
         beside.append(_of_rows(np.flatnonzero(~gathering.mask), "catalogue"))
         gathering.ask(gathering.mask, *beside)
     else:
-        gathering.ask(None, *beside)
+        # What nobody asked for needs no rule to keep it out; what was, and breaks one, is named.
+        gathering.ask(asked_for(call, catalogue), *beside)
         some = max(call.k, min(plan.candidates // 2, CHOICE * call.k))
         if np.count_nonzero(gathering.found.allowed) < some:
             gathering.ask(gathering.mask)
@@ -93,6 +94,14 @@ def lacks_seeds(call: Call, plan: SlatePlan, catalogue: Catalogue) -> bool:
     if plan.kind in RELATED or (plan.kind == "because_you" and call.seeds):
         return not (catalogue.rows(call.seeds) >= 0).any()
     return False
+
+
+def asked_for(call: Call, catalogue: Catalogue) -> Mask | None:
+    """(size,), what the call's filters leave; None if it has none."""
+    if not call.filters:
+        return None
+    rule = Matches()
+    return passes(rule, rule.verdicts(catalogue, np.arange(catalogue.size), call))
 
 
 class _Gathering:

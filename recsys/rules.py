@@ -235,12 +235,15 @@ def _matching(column: Column, rows: Rows, name: str, wanted: object) -> Mask:
                 "values of its kind."
             )
     if column.kind in {"string", "strings"}:
-        codes = np.array(sorted(column.codes.get(str(v), -2) for v in many), np.int32)
+        # One place more than there are categories: the last, at -1, is of unknown values.
+        wanted_codes = np.zeros(len(column.categories) + 1, np.bool_)
+        wanted_codes[[column.codes[v] for v in map(str, many) if v in column.codes]] = True
         if column.kind == "string":
-            return np.isin(column.values[rows], codes)
+            return np.asarray(wanted_codes[column.values[rows]])
         flat, lengths = flattened(column, rows)
-        owner = np.repeat(np.arange(len(rows)), lengths)
-        return np.bincount(owner[np.isin(flat, codes)], minlength=len(rows)) > 0
+        found = np.zeros(len(rows), np.bool_)
+        found[np.repeat(np.arange(len(rows)), lengths)[wanted_codes[flat]]] = True
+        return found
     return np.isin(column.values[rows], np.array(list(many), column.values.dtype))
 
 

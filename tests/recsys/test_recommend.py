@@ -176,6 +176,16 @@ def test_slates_are_filled_however_many_of_the_best_are_excluded() -> None:
     assert found.trace.removals()["i0007"] == ("excluded",)
 
 
+def test_what_a_filter_leaves_is_asked_for_and_rules_name_what_they_keep_out_of_that() -> None:
+    items = {f"i{j:04d}": {"price": j % 10, "stock": j % 20} for j in range(500)}
+    source = counting()
+    plan = replace(SMALL, rules=(InStock(),))
+    found = recommend(call(3, filters={"price": 0}), plan, catalogue(items), source)
+    assert ids(found.slate) == ["i0010", "i0030", "i0050"]
+    assert source.asked == [50]
+    assert set(found.trace.removals()) == {f"i{j:04d}" for j in range(0, 200, 20)}
+
+
 def test_a_limit_that_the_first_candidates_all_share_asks_for_others() -> None:
     items = {
         f"i{j:04d}": {"franchise": "saga" if j < 400 else f"f{j}", "stock": 1} for j in range(500)
