@@ -1,6 +1,7 @@
 """Exporting the log as zstd Parquet: what an analyst queries and a report reads elsewhere.
 
     choices/part-<first>-<last>.parquet     one row for each decision and slot
+    slates/part-<first>-<last>.parquet      one row for each item shown, where some were
     traces/part-<first>-<last>.parquet      whole records, with ``full``
     outcomes/part-<first>-<last>.parquet
     assignments/all.parquet, exposures/all.parquet, voids/all.parquet
@@ -32,6 +33,7 @@ from engine.tables import (
     OUTCOMES,
     VOIDS,
     choices_table,
+    slates_table,
     table,
     traces_table,
 )
@@ -57,10 +59,14 @@ def export(
         other choice of ``full``.
     """
     _begin(store, folder, full=full)
-    decisions = 0
+    decisions = shown = 0
     for rows in _pages(store, ask.decisions_after, folder / "choices", DECISIONS_PER_PART):
         name = _part(rows)
-        # The traces come first: the part of the choices says that both are there.
+        # Choices come last: their part says that all are there.
+        slates = slates_table(rows)
+        if slates.num_rows:
+            _write(folder / "slates" / name, slates)
+            shown += slates.num_rows
         if full:
             _write(folder / "traces" / name, traces_table(rows))
         _write(folder / "choices" / name, choices_table(rows))
@@ -79,6 +85,7 @@ def export(
         _write(folder / name / "all.parquet", table(store.read(query), schema))
     return {
         "decisions": decisions,
+        "items shown": shown,
         "outcomes": outcomes,
         "revisions": _export_revisions(store, folder / "revisions"),
         "snapshots": _export_snapshots(store, folder / "snapshots"),

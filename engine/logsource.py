@@ -142,7 +142,11 @@ class ExportedLog:
     def outcomes(self, metrics: Sequence[str]) -> pa.Table:
         wanted = pc.field("metric").isin(list(metrics))
         found = self._read("outcomes", OUTCOMES, wanted)
-        units = self._read("choices", None, None, ["decision_id", "unit"])
+        named = ["decision_id", "unit"]
+        units = self._read("choices", None, None, named)
+        if (self._folder / "slates").is_dir():
+            # Of calls for a slate alone there are no choices.
+            units = pa.concat_tables([units, self._read("slates", None, None, named)])
         units = units.group_by("decision_id").aggregate([("unit", "min")])
         joined = found.join(units, "decision_id", join_type="left outer")
         unit = pc.coalesce(joined["unit"], joined["unit_min"])

@@ -1,4 +1,4 @@
-"""The log as Arrow tables: one row for each choice, outcome, exposure and assignment.
+"""The log as Arrow tables: a row for each choice, item shown, outcome, exposure and assignment.
 
 The same tables are what an export writes, what a report reads, and what an analyst queries.
 """
@@ -14,6 +14,8 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 import pyarrow as pa
+
+from recsys import Slate
 
 _TIME: Final = pa.timestamp("us", tz="UTC")
 
@@ -44,6 +46,26 @@ CHOICES: Final = pa.schema(
         ("expected", pa.list_(pa.float64())),
         ("context", pa.string()),
         ("fallback", pa.string()),
+        ("revision", pa.string()),
+    ]
+)
+
+SLATES: Final = pa.schema(
+    [
+        ("decision_id", pa.string()),
+        ("decided_at", _TIME),
+        ("origin", pa.string()),
+        ("surface", pa.string()),
+        ("unit", pa.string()),
+        ("slate", pa.string()),
+        ("trace_id", pa.string()),
+        ("position", pa.int32()),
+        ("item_id", pa.string()),
+        ("score", pa.float64()),
+        ("propensity", pa.float64()),
+        ("placed", pa.string()),
+        ("reason", pa.string()),
+        ("because", pa.string()),
         ("revision", pa.string()),
     ]
 )
@@ -132,9 +154,11 @@ class _Record(msgspec.Struct, gc=False):
     unknown: dict[str, str]
     revision: str
     choices: list[_Choice]
+    slates: msgspec.Raw = msgspec.Raw(b"{}")
 
 
 _DECODE = msgspec.json.Decoder(_Record).decode
+_DECODE_SLATES = msgspec.json.Decoder(dict[str, Slate]).decode
 _DECODE_CONTEXT = msgspec.json.Decoder(dict[str, Any]).decode
 _DECODE_FACTORS = msgspec.json.Decoder(dict[str, float]).decode
 _DECODE_NAMES = msgspec.json.Decoder(list[str]).decode
@@ -215,6 +239,37 @@ def _known_context(record: _Record) -> bytes:
         return bytes(record.context)
     given = _DECODE_CONTEXT(record.context)
     return _ENCODER.encode({n: value for n, value in given.items() if n not in record.unknown})
+
+
+def slates_table(rows: Iterable[Any]) -> pa.Table:
+    """The items of slates of rows with ``record``, one for each position."""
+    columns: dict[str, list[Any]] = {name: [] for name in SLATES.names}
+    for row in rows:
+        record = _DECODE(row.record)
+        if bytes(record.slates) == b"{}":
+            continue
+        for id_, slate in _DECODE_SLATES(record.slates).items():
+            for item in slate.items:
+                values = {
+                    "decision_id": record.decision_id,
+                    "decided_at": record.decided_at,
+                    "origin": record.origin,
+                    "surface": record.surface,
+                    "unit": record.identity.unit,
+                    "slate": id_,
+                    "trace_id": slate.trace_id,
+                    "position": item.position,
+                    "item_id": item.item_id,
+                    "score": item.score,
+                    "propensity": item.propensity,
+                    "placed": item.placed,
+                    "reason": item.reason,
+                    "because": item.because,
+                    "revision": record.revision,
+                }
+                for name, value in values.items():
+                    columns[name].append(value)
+    return pa.table(columns, schema=SLATES)
 
 
 def table(rows: Sequence[Any], schema: pa.Schema) -> pa.Table:

@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow.parquet as pq
 import pytest
 from msgspec.structs import replace
 
+from engine.exporting import export
 from engine.ids import rfc3339, system_clock
+from engine.logsource import ExportedLog
 from engine.record import decode_record, encode_record, fillings_of
+from engine.store import Store
+from engine.store import read as ask
 from tests.api.running import PROBLEM, InProcess, broken, busy, file_of, until
 from tests.api.workspaces import write_slates, write_workspace
 from tests.engine.build import HOUR
@@ -313,3 +318,64 @@ def peeked(served: InProcess) -> set[str]:
         answer = served.decide(f"p{number}", "shelf", mode="peek", context={})
         found |= {item["item_id"] for item in answer["slates"]["shelf"]["items"]}
     return found
+
+
+# What becomes of the log --------------------------------------------------------------------------
+
+
+def test_an_export_has_every_item_that_was_shown(shelf: InProcess, tmp_path: Path) -> None:
+    decision = shelf.decide("exported", "shelf")
+    alone = recommend(shelf, user_id="exported", k=2)
+    outcome = {"outcome_id": "x-1", "decision_id": alone["trace_id"], "metric": "watch", "value": 2}
+    assert shelf.post("/v1/outcomes", outcome).status_code == 200
+    with Store(shelf.database) as store:
+        counts = export(store, tmp_path)
+    rows = pq.read_table(tmp_path / "slates").to_pylist()
+    assert counts["items shown"] == len(rows)
+    ours = [row for row in rows if row["unit"] == "u:exported"]
+    shown: dict[str, list[Any]] = {}
+    for row in ours:
+        shown.setdefault(row["decision_id"], []).append(
+            (row["position"], row["item_id"], row["propensity"])
+        )
+    for id_, items in (
+        (decision["decision_id"], decision["slates"]["shelf"]["items"]),
+        (alone["trace_id"], alone["items"]),
+    ):
+        assert shown[id_] == [(i["position"], i["item_id"], i["propensity"]) for i in items]
+    # The unit of an outcome that followed a slate alone is known from there.
+    (told,) = (
+        row
+        for row in ExportedLog(tmp_path).outcomes(["watch"]).to_pylist()
+        if row["outcome_id"] == "x-1"
+    )
+    assert told["unit"] == "u:exported"
+
+
+def test_forgetting_a_person_deletes_what_they_did_with_items(tmp_path: Path) -> None:
+    workspace = write_slates(write_workspace(tmp_path / "workspace"))
+    database = f"sqlite:///{tmp_path}/log.db"
+    with InProcess(workspace, database) as served:
+        goods = [{"item_id": id_, "attributes": item} for id_, item in GOODS.items()]
+        served.post("/v1/items", goods)
+        of = {"metric": "watch", "value": 1, "item_id": "g5"}
+        decision = served.decide("jane-doe", "shelf")
+        alone = recommend(served, user_id="jane-doe", exclude=["g6"], seeds=["g7"])
+        for body in (
+            {"outcome_id": "jane-1", "user_id": "jane-doe", **of},
+            {"outcome_id": "jane-2", "decision_id": decision["decision_id"], **of},
+            {"outcome_id": "john-1", "user_id": "john-roe", **of},
+        ):
+            assert served.post("/v1/outcomes", body).status_code == 200
+        assert served.post("/v1/forget", {"user_id": "jane-doe"}).status_code == 200
+        _, left = served.engine._store.read(lambda c: ask.interactions_after(c, 0, 10))
+        assert [one.unit for one in left] == ["u:john-roe"]
+        document = served.get(f"/v1/decisions/{alone['trace_id']}").json()
+        assert document["recommended"]["exclude"] == document["recommended"]["seeds"] == []
+        shown = document["slates"]["shelf"]
+        assert [item["item_id"] for item in shown["items"]] == ids(alone)
+        assert "removed" not in shown
+        replayed = served.post(f"/v1/decisions/{decision['decision_id']}/replay")
+        assert replayed.status_code == 409
+    for file in tmp_path.glob("log.db*"):
+        assert b"jane-doe" not in file.read_bytes()
