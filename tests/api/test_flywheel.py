@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from engine.ids import rfc3339, system_clock
@@ -15,7 +16,7 @@ from engine.store import ModelStore, Store
 from engine.store.models import MOST_KEPT
 from engine.training import as_table, logged, train_recommender
 from engine.workspace import load_workspace
-from tests.api.running import InProcess, evenhand
+from tests.api.running import InProcess, Server, evenhand
 from tests.engine.build import DAY, HOUR
 
 TASTES = {"thriller": [f"t{i}" for i in range(6)], "comedy": [f"c{i}" for i in range(6)]}
@@ -287,3 +288,26 @@ def test_what_cannot_be_trained_says_why(cinema: Path, tmp_path: Path) -> None:
     unknown = evenhand("train-recs", "--database", database, "--recommender", "x", cwd=tmp_path)
     assert unknown.returncode == 2
     assert 'known: "embedded"' in unknown.stderr
+
+
+def test_acknowledged_items_and_interactions_survive_a_kill(cinema: Path, tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/log.db"
+    told, done = [], []
+    with Server(cinema, database, tmp_path / "server.log") as server:
+        with httpx.Client(base_url=server.url) as http:
+            for number in range(30):
+                item = {"item_id": f"i{number}", "attributes": {"genre": "thriller"}}
+                assert http.post("/v1/items", json=item).status_code == 200
+                told.append(item["item_id"])
+                outcome = {"outcome_id": f"o{number}", "user_id": "u", "metric": "watch"}
+                body = outcome | {"value": 1.0, "item_id": f"i{number}"}
+                assert http.post("/v1/outcomes", json=body).status_code == 200
+                done.append(f"i{number}")
+        server.kill()
+        server.start()
+        with httpx.Client(base_url=server.url) as http:
+            assert all(http.get(f"/v1/items/{id_}").status_code == 200 for id_ in told)
+            # Sent again, as a client does that was not answered, it is known.
+            assert http.post("/v1/outcomes", json=body).json()["duplicates"] == 1
+    with Store(database) as store:
+        assert [one.item_id for one in logged(store)[1]] == done
