@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from api.access import SECURITY_HEADERS, Access, is_open, scope_of
@@ -170,13 +171,27 @@ def _answer_errors(app: FastAPI, journal: Journal) -> None:
         return problem(400, "the request is not what this route takes", errors)
 
     @app.exception_handler(HTTPException)
-    async def http_error(_: Request, error: HTTPException) -> Response:
+    async def http_error(request: Request, error: HTTPException) -> Response:
         if error.status_code == 400:
             # FastAPI says no more of a body that is not UTF-8 or nested beyond reading.
             return _not_json("cannot be read; give JSON in UTF-8, not nested deeply")
         if error.status_code >= 500:
             journal.warning("failed", error=type(error).__name__, message=str(error.detail))
-        return problem(error.status_code, str(error.detail), headers=dict(error.headers or {}))
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = _allowed(request)
+        return problem(error.status_code, str(error.detail), headers=headers)
+
+
+def _allowed(request: Request) -> str:
+    """The methods of all routes at a path: Starlette names those of the first one alone."""
+    methods = {
+        method
+        for route in request.app.router.routes
+        if route.matches(request.scope)[0] is not Match.NONE
+        for method in getattr(route, "methods", None) or ()
+    }
+    return ", ".join(sorted(methods))
 
 
 def _not_json(message: str) -> Response:

@@ -80,11 +80,11 @@ def checked(schema: ItemSchema, request: ItemRequest, prefix: str, at: int) -> I
         except RecsysError as error:
             raise RequestError(field_, f"cannot be: {error}") from error
         values[name] = list(value) if isinstance(value, tuple) else value
-    if request.vector is not None and len(request.vector) != schema.vector_size:
+    size = None if request.vector is None else len(request.vector)
+    if size is not None and (size == 0 or size != schema.vector_size):
         raise RequestError(
             f"{prefix}vector",
-            f"has {len(request.vector)} numbers; the workspace says `items.vector_size` "
-            f"{schema.vector_size}",
+            f"has {size} numbers; the workspace says `items.vector_size` {schema.vector_size}",
         )
     return ItemChange(request.item_id, at, values, request.vector, request.blocked, request.removed)
 

@@ -352,15 +352,18 @@ def fill(
     RecsysError
         If the call asks for what the catalogue cannot give.
     """
+    scorer = shelf.scorer(slate)
     made = recommend(
         call,
         slate.plan,
         shelf.catalogue,
         source.candidates,
+        scorer,
         versions={
             "items": str(shelf.change),
             "recommender": recommender,
             "model": source.version,
+            "scorer": "" if scorer is None else scorer.digest,
         },
         timer=timer,
     )

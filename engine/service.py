@@ -80,11 +80,12 @@ from engine.shelf import with_models
 from engine.slating import Filler
 from engine.standing import check_learner
 from engine.stocking import stocked
-from engine.store import ModelStore, Store
+from engine.store import ModelRow, ModelStore, Store
 from engine.store import read as ask
-from engine.training import Following, followed
+from engine.training import Following, followed, scorers_of
 from engine.workspace import Workspace, load_workspace
 from recsys.errors import RecsysError
+from recsys.scoring import LinearScorer
 
 MOST_OUTCOMES = 1_000
 LONGEST_PAST_US = 400 * 86_400_000_000
@@ -179,6 +180,7 @@ class Engine:
         self._serving = stocked(store, serving(store, workspace, self._clock(), self._warn), None)
         self._models = ModelStore(store.url)
         self._following: dict[str, Following] = {}
+        self._scorers: dict[str, tuple[ModelRow, LinearScorer]] = {}
         self._serving = self._modelled(kept_up=True)
         activate(store, workspace, self._clock)
         self._filler = Filler(external)
@@ -513,11 +515,13 @@ class Engine:
             self._warn,
             until=until,
         )
-        if found == self._following:
+        scorers = scorers_of(self._models, current.workspace, self._scorers, self._warn)
+        if found == self._following and scorers == self._scorers:
             return current
-        self._following = found
+        self._following, self._scorers = found, scorers
         models = {id_: of.versioned for id_, of in found.items()}
-        return replace(current, shelf=with_models(current.shelf, models))
+        learned = {id_: scorer for id_, (_, scorer) in scorers.items()}
+        return replace(current, shelf=with_models(current.shelf, models, learned))
 
     async def follow_models(self, *, kept_up: bool = False) -> None:
         """Serve the models that were trained since, and what units did since, if that is asked."""

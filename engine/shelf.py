@@ -7,19 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from engine.items import StoredItem
-from engine.workspace import Items
+from engine.workspace import Items, Slate
 from recsys.bound import BoundModel, bind
 from recsys.call import Call, SlateKind
 from recsys.candidates import Candidates, CandidateSource
 from recsys.catalogue import Catalogue, Mask
 from recsys.errors import RecsysError
 from recsys.model import Model
+from recsys.scoring import LinearScorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +48,25 @@ class Shelf:
     """What slates are filled from: a state of the catalogue, and each recommender's model.
 
     ``change`` is the last entry about items that the catalogue holds; ``sources`` are the models
-    that know some of its items, bound to it.
+    that know some of its items, bound to it. ``scorers`` are by slate what has learned to predict
+    the slate's objective.
     """
 
     catalogue: Catalogue
     change: int = 0
     models: Mapping[str, Versioned] = field(default_factory=dict)
     sources: Mapping[str, Source] = field(default_factory=dict)
+    scorers: Mapping[str, LinearScorer] = field(default_factory=dict)
+
+    def scorer(self, slate: Slate) -> LinearScorer | None:
+        """What predicts a slate's objective; None where relevance is the objective."""
+        if slate.scorer is None:
+            return None
+        learned = self.scorers.get(slate.id)
+        # One that has learned of other features is of another slate of that name.
+        if learned is None or learned.names != slate.scorer.names:
+            return slate.scorer
+        return learned
 
     def source(self, recommender: str) -> Source:
         """What proposes items for a recommender; before a model is trained, the newest items."""
@@ -152,12 +165,16 @@ def restocked(shelf: Shelf, items: Items, news: Mapping[str, StoredItem], change
 
 def with_catalogue(shelf: Shelf, catalogue: Catalogue, change: int) -> Shelf:
     """The shelf with another state of the catalogue, its models bound to that."""
-    return _bound(catalogue, change, shelf.models, shelf.sources)
+    bound = _bound(catalogue, change, shelf.models, shelf.sources)
+    return replace(bound, scorers=shelf.scorers)
 
 
-def with_models(shelf: Shelf, models: Mapping[str, Versioned]) -> Shelf:
-    """The shelf with other models."""
-    return _bound(shelf.catalogue, shelf.change, models, shelf.sources)
+def with_models(
+    shelf: Shelf, models: Mapping[str, Versioned], scorers: Mapping[str, LinearScorer]
+) -> Shelf:
+    """The shelf with other models and scorers."""
+    bound = _bound(shelf.catalogue, shelf.change, models, shelf.sources)
+    return replace(bound, scorers=scorers)
 
 
 def _bound(

@@ -21,7 +21,11 @@ def stocked(store: Store, serving: Serving, before: Shelf | None) -> Serving:
     if not serving.workspace.slates:
         return replace(serving, shelf=None)
     if before is None or before.catalogue.schema != items.schema:
-        before = Shelf(Catalogue.empty(items.schema), models=before.models if before else {})
+        before = Shelf(
+            Catalogue.empty(items.schema),
+            models=before.models if before else {},
+            scorers=before.scorers if before else {},
+        )
     change, news = store.read(partial(ask.items_after, change=before.change))
     shelf = restocked(before, items, news, change) if news else before
     return serving if shelf is serving.shelf else replace(serving, shelf=shelf)

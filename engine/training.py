@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
+import numpy as np
+
+from attribution.metrics import matures_at
 from engine.errors import EngineError, SnapshotError, StoreError
-from engine.log import UnitInteraction
+from engine.log import Outcome, UnitInteraction
 from engine.models import Warn
 from engine.recommending import standing
+from engine.record import DecisionRecord, decode_record, fillings_of
+from engine.revisions import Revisions
+from engine.rewards import metric_values
 from engine.shelf import Shelf, Versioned, restocked
 from engine.store import ModelRow, ModelStore, Store
 from engine.store import read as ask
-from engine.workspace import Recommender, Workspace
+from engine.workspace import Recommender, Slate, Workspace
 from recsys.catalogue import Catalogue
 from recsys.errors import RecsysError
 from recsys.evaluation import Evaluation, SplitKind, compare, per_user_split, time_split
 from recsys.interactions import Interactions
 from recsys.model import Model, load_model
+from recsys.scoring import LinearScorer, load_scorer
 from recsys.training import train, updated
 
 PAGE = 10_000
+_DECISIONS = 2_000
 MOST_SINCE = 100_000
 """Interactions since the training that a serving model is kept up with."""
 
@@ -203,6 +213,155 @@ def _kept_up(store: Store, of: Following, catalogue: Catalogue) -> Following:
         # None of them counts, or is with an item of the catalogue.
         current = of.trained
     return replace(of, current=current, position=position)
+
+
+# Scorers ----------------------------------------------------------------------------------------
+
+OF_SLATE = "slate:"
+"""What a scorer is stored under begins with, before its slate's id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A scorer that was stored: of which slate, and from how many positions it learned."""
+
+    slate: str
+    digest: str
+    objective: str
+    positions: int
+
+
+def train_scorer(
+    store: Store, models: ModelStore, slate: Slate, revisions: Revisions, *, now_us: int
+) -> Scored | None:
+    """A slate's scorer, from what came of the items at each position that was shown.
+
+    A position's reward is the objective of its item: the outcomes of that metric that name the item
+    and the decision, or its unit, within the metric's window. Positions count whose windows are
+    over. Where a surface's exposures are logged, what was not exposed was not shown. None where the
+    slate has no objective, or nothing was shown.
+
+    Raises
+    ------
+    EngineError
+        If the log cannot be read.
+    """
+    if slate.scorer is None:
+        return None
+    scorer = slate.scorer
+    for page in _pages(store):
+        for x, rewards in _shown(store, slate, revisions, page, now_us):
+            scorer = scorer.learned(x, rewards)
+    if scorer.rows == 0:
+        return None
+    data = scorer.dumps()
+    models.add(
+        f"{OF_SLATE}{slate.id}",
+        scorer.digest,
+        data,
+        position=0,
+        interactions=scorer.rows,
+        created_at=now_us,
+    )
+    return Scored(slate.id, scorer.digest, slate.plan.objective, scorer.rows)
+
+
+def _pages(store: Store) -> Iterator[list[DecisionRecord]]:
+    """Decisions that were answered as they are stored, in the order of the log."""
+    after = 0
+    while rows := store.read(partial(ask.decisions_after, seq=after, limit=_DECISIONS)):
+        after = rows[-1].seq
+        yield [decode_record(row.record) for row in rows if row.void is None]
+
+
+def _shown(
+    store: Store,
+    slate: Slate,
+    revisions: Revisions,
+    records: Sequence[DecisionRecord],
+    now_us: int,
+) -> Iterator[tuple[Any, Any]]:
+    """Of each decision that showed the slate: features and rewards of its positions."""
+    found = []
+    for record in records:
+        filling = fillings_of(record).get(slate.id)
+        if filling is None or slate.scorer is None:
+            continue
+        surface = revisions.get(record.revision).surfaces[record.surface]
+        spec = surface.metrics.get(slate.plan.objective)
+        if spec is None or list(filling.trace.features) != slate.scorer.names:
+            continue
+        if matures_at(spec, record.decided_at) <= now_us and filling.trace.placed:
+            found.append((record, surface, filling.trace))
+    if not found:
+        return
+    ids = [record.decision_id for record, _, _ in found]
+    units = sorted({record.unit for record, _, _ in found})
+    began = min(record.decided_at for record, _, _ in found)
+    told: defaultdict[str | None, list[Outcome]] = defaultdict(list)
+    for outcome in store.read(lambda c: ask.outcomes_of_decisions(c, ids)):
+        told[outcome.decision_id].append(outcome)
+    for outcome in store.read(lambda c: ask.outcomes_of_units(c, units, began, now_us)):
+        told[outcome.unit].append(outcome)
+    exposed = store.read(partial(ask.exposed, decision_ids=ids))
+    counted = store.read(ask.surfaces_with_exposures)
+    for record, surface, trace in found:
+        if record.surface in counted and record.decision_id not in exposed:
+            continue
+        by_item = _by_item([*told[record.decision_id], *told[record.unit]])
+        objective = slate.plan.objective
+        rewards = [
+            metric_values(surface, record.decided_at, by_item[placed.item_id], [objective])
+            for placed in trace.placed
+        ]
+        yield trace.inputs(), np.array([reward[objective] for reward in rewards], np.float64)
+
+
+def _by_item(outcomes: Sequence[Outcome]) -> defaultdict[str, list[Outcome]]:
+    """Outcomes by the item that they are about; a correction is of the item that it corrects."""
+    found: defaultdict[str, list[Outcome]] = defaultdict(list)
+    about: dict[str, str] = {}
+    for outcome in sorted(outcomes, key=lambda outcome: outcome.received_at):
+        item_id = outcome.item_id or about.get(outcome.corrects or "")
+        if item_id is not None:
+            about[outcome.outcome_id] = item_id
+            found[item_id].append(outcome)
+    return found
+
+
+def scorers_of(
+    models: ModelStore,
+    workspace: Workspace,
+    known: Mapping[str, tuple[ModelRow, LinearScorer]],
+    warn: Warn,
+) -> dict[str, tuple[ModelRow, LinearScorer]]:
+    """By slate, the newest scorers that were stored; a damaged one leaves what served before."""
+    found: dict[str, tuple[ModelRow, LinearScorer]] = {}
+    for name, row in models.newest().items():
+        slate = workspace.slates.get(name.removeprefix(OF_SLATE))
+        if not name.startswith(OF_SLATE) or slate is None or slate.scorer is None:
+            continue
+        before = known.get(slate.id)
+        if before is not None and before[0].seq == row.seq:
+            found[slate.id] = before
+            continue
+        try:
+            found[slate.id] = row, _loaded(models, row, slate.scorer)
+        except (SnapshotError, StoreError) as error:
+            warn(f"slate {slate.id}: {error}; what served before serves on")
+            if before is not None:
+                found[slate.id] = before
+    return found
+
+
+def _loaded(models: ModelStore, row: ModelRow, declared: LinearScorer) -> LinearScorer:
+    data = models.data(row)
+    if hashlib.sha256(data).hexdigest() != row.digest:
+        raise SnapshotError(f"scorer {row.digest} was altered")
+    try:
+        return load_scorer(data, declared.features)
+    except RecsysError as error:
+        raise SnapshotError(f"scorer {row.digest} cannot be read: {error}") from error
 
 
 def evaluate_recommenders(

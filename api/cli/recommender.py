@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -98,7 +99,10 @@ def train_recs(
 ) -> None:
     """Train a recommender on the log, also while a server runs, which follows within seconds."""
     with errors_told(as_json=json):
-        from engine.training import train_recommender  # noqa: PLC0415  keeps other commands light
+        from engine.training import (  # noqa: PLC0415  keeps other commands light
+            train_recommender,
+            train_scorer,
+        )
 
         now = system_clock()
         more = _more(interactions, InteractionColumns(user, item, at, kind, value), now)
@@ -114,8 +118,18 @@ def train_recs(
                     more=more,
                     progress=lambda _stage, _share: advance(1),
                 )
+                scored = [
+                    scorer
+                    for slate in found.slates.values()
+                    if slate.recommender == recommender
+                    and (
+                        scorer := train_scorer(
+                            store, ModelStore(database), slate, Revisions(store), now_us=now
+                        )
+                    )
+                ]
     if json:
-        print_json(trained)
+        print_json(asdict(trained) | {"scorers": scored})
         return
     out.print(
         f"{recommender}: {trained.kind} of {trained.interactions:,} interactions of "
@@ -123,6 +137,12 @@ def train_recs(
         f"model {trained.digest[:12]}",
         highlight=False,
     )
+    for scorer in scored:
+        out.print(
+            f"slate {scorer.slate}: {scorer.objective} of {scorer.positions:,} positions; scorer "
+            f"{scorer.digest[:12]}",
+            highlight=False,
+        )
 
 
 def eval_recs(

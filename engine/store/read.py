@@ -144,6 +144,23 @@ def exposures(connection: Connection, decision_id: str) -> list[Row[Any]]:
     )
 
 
+def exposed(connection: Connection, decision_ids: Sequence[str]) -> set[str]:
+    """Which of the decisions were exposed, in any of their slots."""
+    x = schema.exposures.c
+    found: set[str] = set()
+    for start in range(0, len(decision_ids), PAGE):
+        some = decision_ids[start : start + PAGE]
+        found |= set(connection.scalars(select(x.decision_id).where(x.decision_id.in_(some))))
+    return found
+
+
+def surfaces_with_exposures(connection: Connection) -> set[str]:
+    """The surfaces of which some decision was exposed."""
+    x, d = schema.exposures.c, schema.decisions.c
+    joined = select(d.surface).join(schema.exposures, x.decision_id == d.decision_id)
+    return set(connection.scalars(joined.distinct()))
+
+
 def outcomes_of_decisions(connection: Connection, decision_ids: Sequence[str]) -> list[Outcome]:
     """Outcomes that name one of the decisions, in the order of their arrival."""
     o = schema.outcomes

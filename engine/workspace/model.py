@@ -14,6 +14,7 @@ from experiments import Design, Pin, UsePolicy
 from policies import Action, Guarantee, Protections
 from recsys.catalogue import ItemSchema
 from recsys.plan import SlatePlan
+from recsys.scoring import LinearScorer
 from recsys.settings import TrainSettings
 
 _PARTS = frozenset({"sum", "count"})
@@ -280,6 +281,7 @@ class Slate:
 
     ``seeds``, ``owned`` and ``exclude`` name attributes of the surface that hold ids of items,
     ``personal`` one that says whether the unit agreed to what it did choosing items for it.
+    ``scorer`` is what predicts the objective before it has learned; None for relevance.
     """
 
     plan: SlatePlan
@@ -292,6 +294,7 @@ class Slate:
     owned: str | None = None
     exclude: str | None = None
     personal: str | None = None
+    scorer: LinearScorer | None = None
 
     @property
     def id(self) -> str:

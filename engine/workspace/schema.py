@@ -15,6 +15,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from recsys.call import LARGEST_K
 from recsys.plan import MOST_CANDIDATES
 
+RELEVANCE = "relevance"
+"""The objective that needs no scorer: what a recommender proposes, by its own scores."""
+
 EMBEDDED = "embedded"
 """The recommender that every workspace has."""
 
@@ -379,7 +382,8 @@ class SlatePart(_Part):
     ] = "for_you"
     k: Annotated[int, Field(ge=1, le=LARGEST_K)] = 10
     candidates: Annotated[int, Field(ge=1, le=MOST_CANDIDATES)] = 1000
-    objective: Text = "relevance"
+    objective: Id = RELEVANCE
+    features: list[Text] = []
     recommender: Id = EMBEDDED
     deliver: Literal["inline", "reference"] = "inline"
     from_context: FromContextPart = FromContextPart()

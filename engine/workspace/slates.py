@@ -15,6 +15,7 @@ from engine.workspace.item_rules import ItemRule
 from engine.workspace.model import Items, Recommender, Slate
 from engine.workspace.schema import (
     EMBEDDED,
+    RELEVANCE,
     ItemsPart,
     KeepOutPart,
     RecommenderPart,
@@ -25,9 +26,11 @@ from engine.workspace.source import Path_, Source
 from recsys import rules as built_in
 from recsys.catalogue import ROLES, Catalogue, ColumnKind, ItemSchema
 from recsys.errors import RecsysError
+from recsys.features import Feature, Freshness, Has, Number, Relevance
 from recsys.plan import Calibration, Composing, Diversity, Exploration, Limit, Pin, SlatePlan
 from recsys.rules import Grade
 from recsys.rules import ItemRule as AnyRule
+from recsys.scoring import LinearScorer
 from recsys.settings import TrainSettings
 
 _DAY_US = 86_400_000_000
@@ -180,6 +183,7 @@ class _Slate:
         keep_out = self._built("keep_out", lambda: _kept_out(part.keep_out))
         grades = self._grades()
         pins = self._pins()
+        scorer = self._scorer()
         if len(self.source.faults) > before or composing is None or keep_out is None:
             return None
         plan = self._built("", lambda: self._plan((*keep_out, *rules), grades, pins, composing))
@@ -196,6 +200,7 @@ class _Slate:
             owned=part.from_context.owned,
             exclude=part.from_context.exclude,
             personal=part.from_context.personal,
+            scorer=scorer,
         )
 
     def _built(self, key: str, build: Callable[[], Any]) -> Any:
@@ -305,6 +310,51 @@ class _Slate:
                     )
                 )
         return tuple(found)
+
+    def _scorer(self) -> LinearScorer | None:
+        """What predicts the objective: at first by relevance alone."""
+        part = self.part
+        if part.objective == RELEVANCE:
+            if part.features:
+                self.source.fault(
+                    (*self.path, "features"), "need an `objective` that is a metric; name one"
+                )
+            return None
+        for surface, declared in self.surfaces.items():
+            what = f'metric of surface "{surface}"'
+            self.refer((*self.path, "objective"), part.objective, declared.metrics, what)
+        found: list[Feature] = [Relevance()]
+        for index, text in enumerate(part.features):
+            feature = self._feature((*self.path, "features", index), text)
+            if feature is not None:
+                found.append(feature)
+        scorer: LinearScorer | None = self._built("features", lambda: LinearScorer(tuple(found)))
+        return scorer
+
+    def _feature(self, path: Path_, text: str) -> Feature | None:
+        """``price``, ``freshness``, ``genre=drama`` or ``genre=@favourite``."""
+        schema = self.items.schema
+        column, equals, value = text.partition("=")
+        if text == "freshness" and "freshness" not in schema.attributes:
+            if schema.role("published") is None:
+                self.source.fault(path, "needs an attribute of items that is `published`", text)
+                return None
+            return Freshness()
+        if not self.refer(path, column, self.items.types, "attribute of items"):
+            return None
+        if not equals:
+            if schema.attributes[column] != "number":
+                type_ = self.items.types[column]
+                self.source.fault(path, f"is a {type_}; write {column}=value for one", text)
+                return None
+            return Number(column)
+        if schema.attributes[column] not in {"string", "strings"}:
+            self.source.fault(path, "compares what is no string, nor a list of them", text)
+            return None
+        if not value.startswith("@"):
+            return Has(column, value)
+        self._attribute(path[2:], value[1:], ("string",))
+        return Has(column, context=value[1:])
 
     def _grades(self) -> tuple[Grade, ...]:
         found: list[Grade] = []

@@ -12,11 +12,12 @@ import httpx
 import pytest
 
 from engine.ids import rfc3339, system_clock
+from engine.revisions import Revisions
 from engine.store import ModelStore, Store
 from engine.store.models import MOST_KEPT
-from engine.training import as_table, logged, train_recommender
+from engine.training import Scored, as_table, logged, train_recommender, train_scorer
 from engine.workspace import load_workspace
-from tests.api.running import InProcess, Server, evenhand
+from tests.api.running import InProcess, Server, evenhand, until
 from tests.engine.build import DAY, HOUR
 
 TASTES = {"thriller": [f"t{i}" for i in range(6)], "comedy": [f"c{i}" for i in range(6)]}
@@ -222,6 +223,94 @@ def test_an_undone_interaction_trains_nothing(cinema: Path, tmp_path: Path) -> N
         assert as_table(found).item_ids == ("t1",)
 
 
+def scored(text: str) -> str:
+    """The cinema with a slate that ranks by hours watched, which length tells."""
+    text = text.replace("    k: 3\n", "    k: 3\n    objective: hours\n    features: [length]\n")
+    text = text.replace("metrics: {watch", "metrics: {hours: {window: 50ms}, watch")
+    text = text.replace("attributes: {genre", "attributes: {length: number, genre")
+    return text.replace("    keep_out", "    exploration: {epsilon: 1.0}\n    keep_out")
+
+
+def test_a_slate_learns_its_objective_from_what_came_of_each_position(
+    cinema: Path, tmp_path: Path
+) -> None:
+    """Hours are what a title's length is, whatever was popular: the ranking turns to length."""
+    (cinema / "cinema.yaml").write_text(scored(CINEMA), encoding="utf-8")
+    database = f"sqlite:///{tmp_path}/log.db"
+    ids = [id_ for several in TASTES.values() for id_ in several]
+    lengths = {id_: float(number) for number, id_ in enumerate(ids)}
+    with InProcess(cinema, database) as served:
+        served.post(
+            "/v1/items",
+            [{"item_id": i, "attributes": {"length": n}} for i, n in lengths.items()],
+        )
+        for number in range(60):
+            answer = served.decide(f"viewer-{number}")
+            outcomes = [
+                {
+                    "outcome_id": f"{number}-{item['position']}",
+                    "decision_id": answer["decision_id"],
+                    "metric": "hours",
+                    "value": lengths[item["item_id"]],
+                    "item_id": item["item_id"],
+                }
+                for item in items(answer)
+            ]
+            assert served.post("/v1/outcomes", outcomes).status_code == 200
+        watch_by_taste(served)
+        workspace = served.engine.workspace
+        before = workspace.slates["for_you"].scorer
+        assert before is not None
+        assert before.coefficients.tolist() == [1.0, 0.0, 0.0, 0.0, 0.0]
+
+        def learned() -> Scored | None:
+            with Store(database) as store:
+                return train_scorer(
+                    store,
+                    ModelStore(database),
+                    workspace.slates["for_you"],
+                    Revisions(store),
+                    now_us=system_clock(),
+                )
+
+        found = until(learned, "the windows to end")
+        assert found is not None
+        assert found.objective == "hours"
+        assert found.positions == 180
+        served.run(served.engine.follow_models)
+        # Epsilon is 1 here: the scores tell what is learned, not the order.
+        answer = served.decide("somebody")
+        by_score = sorted(items(answer), key=lambda item: item["score"])
+        assert by_score == sorted(items(answer), key=lambda item: lengths[item["item_id"]])
+        document = served.get(f"/v1/decisions/{answer['decision_id']}").json()["slates"]["for_you"]
+        assert document["versions"]["scorer"] == found.digest
+        assert document["objective"] == "hours"
+        assert served.post(f"/v1/decisions/{answer['decision_id']}/replay").json()["identical"]
+
+
+def test_what_was_not_exposed_teaches_nothing_where_exposures_are_logged(
+    cinema: Path, tmp_path: Path
+) -> None:
+    (cinema / "cinema.yaml").write_text(scored(CINEMA), encoding="utf-8")
+    database = f"sqlite:///{tmp_path}/log.db"
+    with InProcess(cinema, database) as served:
+        titles = [{"item_id": f"t{n}", "attributes": {"length": n}} for n in range(5)]
+        served.post("/v1/items", titles)
+        seen = served.decide("seen")
+        served.decide("unseen")
+        served.post("/v1/exposures", {"decision_id": seen["decision_id"]})
+        slate = served.engine.workspace.slates["for_you"]
+
+        def learned() -> Scored | None:
+            store = served.engine._store
+            later = system_clock() + HOUR
+            return train_scorer(store, ModelStore(database), slate, Revisions(store), now_us=later)
+
+        found = learned()
+        assert found is not None
+        assert found.positions == 3
+
+
 # The command line --------------------------------------------------------------------------------
 
 
@@ -293,6 +382,7 @@ def test_what_cannot_be_trained_says_why(cinema: Path, tmp_path: Path) -> None:
 def test_acknowledged_items_and_interactions_survive_a_kill(cinema: Path, tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path}/log.db"
     told, done = [], []
+    body: dict[str, Any] = {}
     with Server(cinema, database, tmp_path / "server.log") as server:
         with httpx.Client(base_url=server.url) as http:
             for number in range(30):

@@ -253,6 +253,7 @@ def test_news_that_say_nothing_new_are_counted_so(shelf: InProcess) -> None:
         ({"item_id": "i", "attributes": {"published": 5}}, "attributes.published", "RFC 3339"),
         ({"item_id": "i", "attributes": {"kind": "k" * 2000}}, "attributes.kind", "at most 1,000"),
         ({"item_id": "i", "vector": [1.0]}, "vector", "items.vector_size"),
+        ({"item_id": "i", "vector": []}, "vector", "items.vector_size"),
         ({"item_id": "i", "at": "yesterday"}, "at", "RFC 3339"),
         ({"item_id": "i", "at": "1999-01-01T00:00:00Z"}, "at", "400 days"),
         ({"item_id": "i", "removed": True, "attributes": {"price": 1}}, "removed", "beside news"),
@@ -292,6 +293,9 @@ def test_other_methods_are_told_which_are_allowed(shelf: InProcess) -> None:
     refused = shelf.request("DELETE", "/v1/items")
     assert refused.status_code == 405
     assert refused.headers["allow"] == "POST, PUT"
+    refused = shelf.request("PATCH", "/v1/items/g1")
+    assert refused.status_code == 405
+    assert refused.headers["allow"] == "DELETE, GET"
 
 
 # Replicas -----------------------------------------------------------------------------------------

@@ -60,6 +60,13 @@ def test_exceptions_hold_for_rules_of_items_and_not_for_what_the_unit_did() -> N
     assert not isinstance(rules["recent_purchase"], Except)
 
 
+def test_an_objective_is_predicted_from_relevance_and_the_features_named() -> None:
+    named = "    objective: margin\n    features: [price, freshness, type=bundle, type=@viewing]\n"
+    slate = workspace_of(edited(("    k: 3\n", f"    k: 3\n{named}"))).slates["accessories"]
+    assert slate.scorer is not None
+    assert slate.scorer.names == ["relevance", "price", "freshness", "type=bundle", "type=viewing"]
+
+
 def test_every_workspace_has_the_embedded_recommender() -> None:
     workspace = workspace_of(SHOP)
     assert workspace.slates["accessories"].recommender == "embedded"
@@ -105,6 +112,11 @@ def test_an_external_recommender_falls_back_on_the_embedded_one() -> None:
         (("    k: 3", "    k: 3\n    recommender: partner"), "recommender"),
         (("    k: 3", "    k: 3\n    itms: [a]"), "did you mean"),
         (("    k: 3", "    k: 3\n    items: [a]"), "editorial"),
+        (("    k: 3", "    k: 3\n    objective: hours"), 'metric of surface "product"'),
+        (("    k: 3", "    k: 3\n    features: [price]"), "need an `objective`"),
+        (("    k: 3", "    k: 3\n    objective: margin\n    features: [prise]"), "features[0]"),
+        (("    k: 3", "    k: 3\n    objective: margin\n    features: [type]"), "type=value"),
+        (("    k: 3", "    k: 3\n    objective: margin\n    features: [type=@typ]"), "surface"),
         (("    k: 3", "    k: 3\n    pins: [{position: 1}]"), "pins[0]"),
         (("    k: 3", "    k: 3\n    pins: [{position: 9, item: card}]"), "pins"),
         (("    k: 3", "    k: 3\n    diversity: {kind: mmr}"), "vector_size"),
