@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-SPARK := .venv-spark
+EXTRAS := .venv-extras
 INSTALL := -m pip install --quiet --disable-pip-version-check
 LOCKED := --generate-hashes --universal --upgrade --quiet \
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
@@ -51,18 +51,17 @@ fuzz: $(READY) ## ask a server what its OpenAPI document allows and forbids, for
 soak: $(READY) ## a steady load for MINUTES; the server's memory must stay small and flat
 	$(BIN)/python -m tests.soak $(if $(MINUTES),--minutes $(MINUTES))
 
-boosted: $(READY) ## the tests of the optional ranker, with LightGBM installed beside the lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "lightgbm>=4.6"
-	$(BIN)/python -m pytest -n 0 tests/recsys/boosted.py
+boosted: $(EXTRAS)/.ready ## the optional ranker of boosted trees, with LightGBM
+	$(EXTRAS)/bin/python -m pytest -n 0 tests/recsys/boosted.py
 
-spark: $(SPARK)/.ready ## evaluation on a Spark cluster of two threads beside one in memory; needs Java 17
-	$(SPARK)/bin/python -m pytest -n 0 tests/spark/checks.py
-
-$(SPARK)/.ready: requirements.lock requirements-spark.lock pyproject.toml
+spark: $(EXTRAS)/.ready ## evaluation on a Spark cluster of two threads beside one in memory; needs Java 17
 	@java -version 2>/dev/null || { echo "Spark needs Java 17 or newer on the path"; exit 2; }
-	$(PYTHON) -m venv --clear $(SPARK)
-	$(SPARK)/bin/python $(INSTALL) --require-hashes -r requirements.lock -r requirements-spark.lock
-	$(SPARK)/bin/python $(INSTALL) --no-deps --no-build-isolation -e .
+	$(EXTRAS)/bin/python -m pytest -n 0 tests/spark/checks.py
+
+$(EXTRAS)/.ready: requirements.lock requirements-extras.lock pyproject.toml
+	$(PYTHON) -m venv --clear $(EXTRAS)
+	$(EXTRAS)/bin/python $(INSTALL) --require-hashes -r requirements.lock -r requirements-extras.lock
+	$(EXTRAS)/bin/python $(INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
 
 audit: $(READY) ## known vulnerabilities in what requirements.lock pins; REQUIRED=1 insists on knowing
@@ -70,7 +69,7 @@ audit: $(READY) ## known vulnerabilities in what requirements.lock pins; REQUIRE
 
 lock: ## resolve both locks anew (needs uv on the path)
 	uv pip compile pyproject.toml --group dev $(LOCKED) -o requirements.lock
-	uv pip compile --group spark --constraint requirements.lock $(LOCKED) -o requirements-spark.lock
+	uv pip compile --group extras --constraint requirements.lock $(LOCKED) -o requirements-extras.lock
 
 clean: ## remove the environment and every cache
-	rm -rf $(VENV) $(SPARK) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(EXTRAS) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

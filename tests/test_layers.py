@@ -46,7 +46,7 @@ def test_every_package_of_the_product_is_checked_by_type() -> None:
     assert set(settings()["mypy"]["packages"]) == PRODUCT | BESIDE
 
 
-@pytest.mark.parametrize(("lock", "least"), [("requirements", 50), ("requirements-spark", 2)])
+@pytest.mark.parametrize(("lock", "least"), [("requirements", 50), ("requirements-extras", 4)])
 def test_a_lock_names_no_host_and_hashes_everything(lock: str, least: int) -> None:
     text = (ROOT / f"{lock}.lock").read_text(encoding="utf-8")
     assert "://" not in text
@@ -60,9 +60,10 @@ def test_a_lock_names_no_host_and_hashes_everything(lock: str, least: int) -> No
         assert "--hash=sha256:" in requirement, requirement[:80]
 
 
-def test_the_extra_for_spark_asks_for_what_is_locked() -> None:
+def test_the_extras_ask_for_what_is_locked() -> None:
     found = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    extra = found["project"]["optional-dependencies"]["spark"]
-    assert extra == found["dependency-groups"]["spark"]
-    locked = (ROOT / "requirements-spark.lock").read_text(encoding="utf-8")
-    assert all(f"{name.partition('>')[0]}==" in locked for name in extra)
+    optional = found["project"]["optional-dependencies"].values()
+    extras = sorted(name for names in optional for name in names)
+    assert extras == found["dependency-groups"]["extras"]
+    locked = (ROOT / "requirements-extras.lock").read_text(encoding="utf-8")
+    assert all(f"{name.partition('>')[0]}==" in locked for name in extras)
