@@ -10,26 +10,18 @@ unit must come to one call, since its sums are completed before anything else is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import KW_ONLY, dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
 from operator import add
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from attribution.arguments import (
-    ALL,
-    LOGGING,
-    asked_pairs,
-    check_arguments,
-    check_choices,
-    check_tuning,
-)
+from attribution.arguments import LOGGING
 from attribution.batches import LogColumns, Matrix, Rows, is_matrix
 from attribution.bootstrap import PoissonSums
 from attribution.comparisons import distance, gap
@@ -38,133 +30,13 @@ from attribution.errors import AttributionError
 from attribution.estimators import ESTIMATORS, Evidence, Terms
 from attribution.intervals import BLOCK, Moved, Part, blocks, deviations, moments_of, ratio
 from attribution.moments import Moments
-from attribution.multiplicity import Familywise
+from attribution.questions import REWARD, ROWS, Key, Question
 from attribution.targets import Predicted, Readings, ranges, read
-from attribution.trials import IntervalName, centred
+from attribution.trials import centred
 
 FloatArray = npt.NDArray[np.float64]
-# What is summed, and of which target, estimator or action.
-Key = tuple[str, ...]
 Columns = dict[Key, FloatArray]
-
-STREAMED = tuple(
-    name for name, each in ESTIMATORS.items() if each.weights == "action" and each.shares == "equal"
-)
-INTERVALS = ("auto", "jackknife", "skew_corrected", "cressie_read", "bootstrap")
-ROWS: Key = ("rows",)
-REWARD: Key = ("reward",)
 _SUMMED = ("rows", "reward", "weight", "top")
-
-
-@dataclass(frozen=True, eq=False)
-class Question:
-    """What is asked of a log, and the columns of unit sums in which the answer is sought."""
-
-    columns: LogColumns
-    targets: Mapping[str, Matrix]
-    estimators: tuple[str, ...]
-    _: KW_ONLY
-    against: str | None = None
-    q_hat: Matrix | None = None
-    interval: IntervalName = "auto"
-    alpha: float = 0.05
-    tuning: Mapping[str, float] = field(default_factory=dict)
-    correction: Familywise = "holm"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_arguments(self.targets, self.estimators, STREAMED, self.against, self.alpha)
-        check_choices(
-            {
-                "interval": (self.interval, INTERVALS),
-                "correction": (self.correction, get_args(Familywise)),
-            }
-        )
-        check_tuning(self.tuning)
-        for name in self.estimators:
-            if ESTIMATORS[name].needs_model and self.q_hat is None:
-                raise AttributionError(
-                    f"`estimators` names {name!r}, which needs `q_hat`. Give a column of lists, "
-                    "the names of columns, or a function: models are not fitted on a stream."
-                )
-            if ESTIMATORS[name].tuning and not isinstance(self.tuning.get(name), int | float):
-                raise AttributionError(
-                    f"`tuning.{name}` is {self.tuning.get(name)}. Give one number: a grid is "
-                    "searched in memory only."
-                )
-
-    @cached_property
-    def pairs(self) -> list[tuple[str, str, str]]:
-        """Target, what it is compared with, and the estimator, for each comparison."""
-        asked = asked_pairs(list(self.targets), self.against)
-        return [(*pair, name) for pair in asked for name in self.estimators]
-
-    @cached_property
-    def trials(self) -> list[tuple[str, str]]:
-        """Target and estimator of each estimate, the logging policy's behind the others."""
-        targets = [*self.targets, *([LOGGING] if self.against in (LOGGING, ALL) else [])]
-        return [(target, name) for target in targets for name in self.estimators]
-
-    @cached_property
-    def names(self) -> list[str] | None:
-        """The source's columns that are read; None for all, which a function may ask for."""
-        found: list[str] = []
-        of = self.columns
-        every = (
-            of.action, of.reward, of.propensity, of.unit, of.observed, of.eligible, of.pmf,
-            self.q_hat, *self.targets.values(),
-        )  # fmt: skip
-        for each in every:
-            if callable(each):
-                return None
-            if isinstance(each, str):
-                found.append(each)
-            elif each is not None and not isinstance(each, float | int):
-                found.extend(each)
-        return list(dict.fromkeys(found))
-
-    @cached_property
-    def ratios(self) -> dict[str, tuple[str, ...]]:
-        """For each estimator, what the sizes of its ratios are: ``rows`` or ``weight``."""
-        one = np.ones(1)
-        found = {}
-        for name in self.estimators:
-            base = one if ESTIMATORS[name].needs_model else 0.0
-            terms = ESTIMATORS[name].terms(Evidence(one, one, base, one))
-            sizes = (size for _, size in terms.ratios(1.0))
-            found[name] = tuple("rows" if isinstance(size, float) else "weight" for size in sizes)
-        return found
-
-    def ranges(self, survey: Survey, name: str) -> tuple[tuple[float, float], tuple[float, float]]:
-        """What base and gain of a row can be, for one estimator."""
-        expected = None
-        if ESTIMATORS[name].needs_model:
-            expected = survey.least["expected",], survey.most["expected",]
-        return ranges(expected, survey.reward_range)
-
-    def guarded(self, survey: Survey, name: str) -> bool:
-        """Whether an estimator's interval may be Cressie–Read's."""
-        asked = self.interval in ("auto", "cressie_read") or name == "cressie_read"
-        return asked and survey.reward_range is not None and not ESTIMATORS[name].biased
-
-    def parts(self, columns: Mapping[Key, FloatArray], target: str, name: str) -> list[Part]:
-        """Numerators and sizes of an estimate's ratios, by unit or in all."""
-        if target == LOGGING:
-            return [(columns[REWARD], columns[ROWS])]
-        sizes = {"rows": columns[ROWS], "weight": columns["weight", target]}
-        return [
-            (columns["top", target, name, str(place)], sizes[size])
-            for place, size in enumerate(self.ratios[name])
-        ]
-
-    def totals(self, survey: Survey, target: str, name: str) -> list[tuple[float, float]]:
-        """Σ numerator and Σ size of each of an estimate's ratios."""
-        parts = self.parts(survey.sums, target, name)
-        return [(float(top), float(size)) for top, size in parts]
-
-    def value(self, survey: Survey, target: str, name: str) -> float:
-        """The estimate."""
-        return sum(ratio(*each) for each in self.totals(survey, target, name))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -174,11 +46,11 @@ class Survey:
     Parameters
     ----------
     sums
-        Over units, of each of the columns of `unit_columns`, and of what else is counted.
+        By what is summed: over units, numerators, sizes and weights; over rows, what is counted.
     least, most
         The smallest and the largest of what has a range.
     reward_range
-        As it was declared, if by the type of the reward's column alone.
+        As it was declared, be it by the type of the reward's column.
     """
 
     sums: Mapping[Key, FloatArray]
@@ -197,6 +69,27 @@ class Survey:
     def count(self, *key: str) -> int:
         """A sum that is a number of things."""
         return int(self.sums.get(key, 0))
+
+    def totals(self, question: Question, target: str, name: str) -> list[tuple[float, float]]:
+        """Σ numerator and Σ size of each of an estimate's ratios."""
+        parts = question.parts(self.sums, target, name)
+        return [(float(top), float(size)) for top, size in parts]
+
+    def value(self, question: Question, target: str, name: str) -> float:
+        """The estimate."""
+        return sum(ratio(*each) for each in self.totals(question, target, name))
+
+    def ranges(self, name: str) -> tuple[tuple[float, float], tuple[float, float]]:
+        """What base and gain of a row can be, for one estimator."""
+        expected = None
+        if ESTIMATORS[name].needs_model:
+            expected = self.least["expected",], self.most["expected",]
+        return ranges(expected, self.reward_range)
+
+    def guarded(self, question: Question, name: str) -> bool:
+        """Whether an estimator's interval may be Cressie–Read's."""
+        asked = question.interval in ("auto", "cressie_read") or name == "cressie_read"
+        return asked and self.reward_range is not None and not ESTIMATORS[name].biased
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -281,7 +174,7 @@ def settled(
     found = Findings(tail_size(survey.count("units")) + 1, {}, {}, {})
     draws = None
     if question.interval == "bootstrap":
-        count = 2 * sum(len(question.totals(survey, *each)) for each in question.trials)
+        count = 2 * sum(len(survey.totals(question, *each)) for each in question.trials)
         draws = PoissonSums(count, (question.seed, part) if part else question.seed)
     units = _Units()
     for batch, start in _placed(batches):
@@ -411,7 +304,7 @@ def _unit_columns(question: Question, portion: _Portion) -> Columns:
         for each in question.estimators:
             parts = portion.terms(question, name, each).ratios(1.0)
             for place, (top, _) in enumerate(parts):
-                found["top", name, each, str(place)] = top + np.zeros(rows.n)
+                found["top", name, each, str(place)] = top
     if rows.pmf is not None:
         for action in range(rows.k):
             p = rows.pmf[:, action]
@@ -424,12 +317,12 @@ def _gap_columns(question: Question, portion: _Portion, survey: Survey) -> Colum
     """What Cressie–Read reads of the differences between targets, row by row."""
     found: Columns = {}
     for first, second, name in question.pairs:
-        if second == LOGGING or not question.guarded(survey, name):
+        if second == LOGGING or not survey.guarded(question, name):
             continue
         sides = [portion.readings.of[each].pmf for each in (first, second)]
         apart = None if sides[0] is None or sides[1] is None else distance(sides[0], sides[1])
         terms = [portion.terms(question, each, name) for each in (first, second)]
-        reach = question.ranges(survey, name)[1]
+        reach = survey.ranges(name)[1]
         found["gap", first, second, name] = gap(terms[0], terms[1], apart, reach)
         found["gap", second, first, name] = gap(terms[1], terms[0], apart, reach)
     return found
@@ -503,7 +396,7 @@ def _findings_of(
     if not columns:
         return Findings(tail, {}, {}, {})
     moved: dict[Key, Moved] = {}
-    moments: dict[Key, Moments] = {}
+    moments = _difference_moments(question, columns, survey)
     rows = columns[ROWS]
     for name in question.targets:
         weight = columns["weight", name]
@@ -513,32 +406,41 @@ def _findings_of(
     apart: dict[tuple[str, str], FloatArray] = {}
     drawn: list[FloatArray] = []
     for target, name in question.trials:
-        parts, whole_parts = (
-            question.parts(columns, target, name),
-            question.totals(survey, target, name),
-        )
-        [apart[target, name]] = deviations([parts], whole_parts)
+        parts, sums = question.parts(columns, target, name), survey.totals(question, target, name)
+        [apart[target, name]] = deviations([parts], sums)
         moved["trial", target, name] = Moved.of(apart[target, name])
         if draws is not None:
-            drawn += centred(parts, whole_parts)
+            drawn += centred(parts, sums)
         weight = rows if target == LOGGING else columns["weight", target]
-        total = np.sum([top for top, _ in parts], axis=0)
-        moments["trial", target, name] = moments_of(total, weight, rows)
+        moments["trial", target, name] = moments_of(_total(parts), weight, rows)
     for first, second, name in question.pairs:
         moved["pair", first, second, name] = Moved.of(apart[first, name] - apart[second, name])
-        if not question.guarded(survey, name):
-            continue
-        if second == LOGGING:
-            total = np.sum([top for top, _ in question.parts(columns, first, name)], axis=0)
-            moments["pair", first, second, name] = moments_of(
-                total - columns[REWARD], columns["weight", first], rows
-            )
-        else:
-            for key in (("gap", first, second, name), ("gap", second, first, name)):
-                moments[key] = moments_of(columns[key], rows)
     if draws is not None:
         draws.add(drawn, len(rows))
     heaviest: dict[Key, FloatArray] = {
         ("weight", name): _largest(columns["weight", name], tail) for name in question.targets
     }
     return Findings(tail, moved, moments, heaviest)
+
+
+def _difference_moments(question: Question, columns: Columns, survey: Survey) -> dict[Key, Moments]:
+    """What Cressie–Read reads of differences: beside the logging policy, and between targets."""
+    found: dict[Key, Moments] = {}
+    rows = columns[ROWS]
+    for first, second, name in question.pairs:
+        if not survey.guarded(question, name):
+            continue
+        if second == LOGGING:
+            gained = _total(question.parts(columns, first, name)) - columns[REWARD]
+            weight = columns["weight", first]
+            found["pair", first, second, name] = moments_of(gained, weight, rows)
+        else:
+            for key in (("gap", first, second, name), ("gap", second, first, name)):
+                found[key] = moments_of(columns[key], rows)
+    return found
+
+
+def _total(parts: Sequence[Part]) -> FloatArray:
+    """Σ (b + w g) of each unit: its numerators together."""
+    total: FloatArray = np.sum([top for top, _ in parts], axis=0)
+    return total

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from attribution.batches import LogColumns, Matrix, check_names
-from attribution.partial import Findings, Question, Survey, settled, surveyed
+from attribution.partial import Findings, Survey, settled, surveyed
+from attribution.questions import Question
 from attribution.report import EvaluationReport
 from attribution.streaming import check_survey, reported
 

@@ -31,7 +31,8 @@ from attribution.estimators import ESTIMATORS
 from attribution.intervals import Spread, Sums
 from attribution.moments import Moments
 from attribution.multiplicity import Familywise
-from attribution.partial import REWARD, Findings, Question, Survey, settled, surveyed
+from attribution.partial import Findings, Survey, settled, surveyed
+from attribution.questions import REWARD, Question
 from attribution.report import EvaluationReport
 from attribution.trials import (
     Estimate,
@@ -152,7 +153,7 @@ def reported(question: Question, survey: Survey, findings: Findings) -> Evaluati
     if findings.draws is not None:
         every = [*(each for of in estimates.values() for each in of.values()), *logging.values()]
         sizes = [
-            (each.value, len(question.totals(survey, *t)))
+            (each.value, len(survey.totals(question, *t)))
             for each, t in zip(every, question.trials, strict=True)
         ]
         draws = dict(zip(every, drawn_values(findings.draws, sizes), strict=True))
@@ -229,8 +230,8 @@ class SummedPair(Pair):
 def _estimate(
     question: Question, survey: Survey, findings: Findings, target: str, name: str
 ) -> SummedEstimate:
-    value = question.value(survey, target, name)
-    base_range, gain_range = question.ranges(survey, name)
+    value = survey.value(question, target, name)
+    base_range, gain_range = survey.ranges(name)
     is_logging = target == LOGGING
     most = question.columns.max_weight
     tuned = question.tuning.get(name, math.nan)

@@ -110,7 +110,7 @@ def assert_alike(one: EvaluationReport, two: EvaluationReport, within: float = 1
     interval=st.sampled_from(["auto", "jackknife", "skew_corrected", "cressie_read"]),
     against=st.sampled_from([None, "logging", "near", "all"]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_a_stream_tells_what_the_log_in_memory_does(
     seed: int,
     n: int,
