@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from os import PathLike
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.special import chdtrc, ndtr
 
 from attribution.adaptive_lift import AdaptiveLog, refuse_options
 from attribution.anytime import NormalMixture
 from attribution.clusters import by_cluster
 from attribution.contrasts import Effect, Horizon, Prior, Rules, compare, compare_quantiles
 from attribution.errors import AttributionError
+from attribution.heterogeneity import change, interaction, slope_of
 from attribution.lift_metrics import Metric, Quantile, as_metrics
 from attribution.log import as_pandas, numbers
 from attribution.multiplicity import Correction, adjusted
 from attribution.report import (
-    GuardrailResult,
     Interaction,
     LiftReport,
-    LiftResult,
     PeriodResult,
     SampleRatio,
     SegmentResult,
@@ -36,24 +33,30 @@ from attribution.rollups import (
     VARIANT,
     Probability,
     Rollup,
-    assigned_variants,
     once,
     prepared_rows,
-    roll_up,
 )
 from attribution.sample_ratio import sample_ratio
+from attribution.unit_source import Units, Where, units_of, variant_names
 from attribution.variant_means import VariantMeans, from_moments, from_rows
-from attribution.wording import NO_CARRY_OVER, NOT_SHOWN, moved
+from attribution.verdicts import (
+    EXPOSURE,
+    FAILED,
+    Compared,
+    findings,
+    guardrails,
+    in_words,
+    refused,
+    verdict_on,
+    with_p_adjusted,
+)
+from attribution.wording import NO_CARRY_OVER, NOT_SHOWN
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
 Adjustment: TypeAlias = Literal["cuped", "lin"]
-Where: TypeAlias = tuple[str, tuple[object, ...]] | None
-"""A column and the values to which the units are restricted."""
 
 TUNED_AT: Final = 1_000
-_EXPOSURE: Final = "exposure differs"
-_FAILED: Final = frozenset({"failed", _EXPOSURE})
 ADAPTIVE: Final = (
     "A bandit gave out the variants: means are weighted by the logged probabilities, in the order "
     "in which units came."
@@ -187,18 +190,18 @@ def lift(
     by = tuple(
         dict.fromkeys(name for name in (strata, segments, exposed, over) if name is not None)
     )
-    source = _source(units, variant, made, shares, by, unit)
-    names = _names(source.rollup, variant, baseline)
+    source = units_of(units, variant, made, shares, by, unit)
+    names = variant_names(source.rollup, variant, baseline)
     rules = Rules(alpha, horizon, NormalMixture(tuned_at), prior)
     asked = _Asked(source, made, names, rules, adjustment, correction, strata)
     srm = asked.sample_ratio(source.rollup)
     results = asked.results(None, srm)
     if exposed is not None:
         results += asked.exposed_results(exposed, srm)
-    results = _corrected(results, correction)
+    results = with_p_adjusted(results, correction)
     parts, interactions = asked.by_segment(segments, srm) if segments else ([], [])
     periods, trends = asked.over_time(over, srm) if over else ([], [])
-    rows = [_told(each, baseline, alpha) for each in results]
+    rows = [in_words(each, baseline, alpha) for each in results]
     return LiftReport(
         srm,
         tuple(rows),
@@ -210,86 +213,6 @@ def lift(
         tuple(periods),
         tuple(trends),
     )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Source:
-    """The units as moments by cell and, where there are rows, a way to read columns of them."""
-
-    rollup: Rollup
-    read: Callable[[Sequence[str]], pd.DataFrame] | None
-    variant: str
-
-    def rows(self, metric: Metric, where: Where) -> tuple[FloatArray, pd.Series[str]]:
-        """(n, d) known values of a metric's columns, and each row's variant."""
-        if self.read is None:
-            raise AttributionError(
-                f"`metrics` has {metric.name!r}, which needs the rows of the units: a quantile, or "
-                "Lin's adjustment. A roll-up has none; pass the units, or leave it out."
-            )
-        wanted = [self.variant, *metric.columns, *([] if where is None else [where[0]])]
-        table = self.read(list(dict.fromkeys(wanted)))
-        if where is not None:
-            table = table[table[where[0]].isin(where[1]).to_numpy()].reset_index(drop=True)
-        values = {name: numbers(table, name, "metrics") for name in metric.columns}
-        rows, known = prepared_rows(metric, values)
-        return rows[known], assigned_variants(table, self.variant)[known]
-
-
-def _source(
-    units: Any,
-    variant: str,
-    metrics: tuple[Metric, ...],
-    probability: Probability,
-    by: tuple[str, ...],
-    unit: str | None,
-) -> _Source:
-    if isinstance(units, Rollup):
-        return _Source(_of_rollup(units, metrics, by), None, VARIANT)
-    if isinstance(units, str | PathLike):
-        rollup = roll_up(
-            units, variant=variant, metrics=metrics, probability=probability, by=by, unit=unit
-        )
-        return _Source(rollup, lambda names: pd.read_parquet(units, columns=list(names)), variant)
-    table = as_pandas(units)
-    rollup = roll_up(
-        table, variant=variant, metrics=metrics, probability=probability, by=by, unit=unit
-    )
-    return _Source(rollup, lambda names: table[list(names)], variant)
-
-
-def _of_rollup(units: Rollup, metrics: tuple[Metric, ...], by: tuple[str, ...]) -> Rollup:
-    stored = {metric.name: metric for metric in units.metrics}
-    for metric in metrics:
-        if isinstance(metric, Quantile):
-            continue
-        held = stored.get(metric.name)
-        if held is None or held.columns != metric.columns:
-            raise AttributionError(
-                f"`metrics` has {metric.name!r} of {', '.join(metric.columns)}, which the roll-up "
-                f"does not hold. It holds: {', '.join(stored)}."
-            )
-    for name in by:
-        if name not in units.keys.columns:
-            raise AttributionError(
-                f"`{name}` is no key of the roll-up. Keys: {', '.join(units.keys.columns)}."
-            )
-    return units.merged([VARIANT, PROBABILITY, *by])
-
-
-def _names(rollup: Rollup, variant: str, baseline: str) -> list[str]:
-    """The variants, baseline first, the others sorted."""
-    found = set(rollup.keys[VARIANT])
-    if baseline not in found:
-        raise AttributionError(
-            f"`baseline` is {baseline!r}, which no unit has. "
-            f"Variants: {', '.join(sorted(found)) or 'none'}."
-        )
-    if len(found) < 2:
-        raise AttributionError(
-            f"`{variant}` holds only {baseline!r}. Lift needs a second variant to compare."
-        )
-    return [baseline, *sorted(found - {baseline})]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -307,26 +230,11 @@ class _Cells:
         return any(np.ptp(self.chance[self.variant == v]) > 0 for v in set(self.variant.tolist()))
 
 
-@dataclass(frozen=True, slots=True)
-class _Compared:
-    """One metric in one variant beside the baseline, before it is put into words."""
-
-    metric: Metric
-    variant: str
-    n: int
-    mean: float
-    baseline_mean: float
-    effect: Effect
-    adjustment: str
-    population: str
-    p_adjusted: float = math.nan
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Asked:
     """A question of `lift`, checked."""
 
-    source: _Source
+    source: Units
     metrics: tuple[Metric, ...]
     names: list[str]
     rules: Rules
@@ -346,7 +254,7 @@ class _Asked:
         place = {name: v for v, name in enumerate(self.names)}
         return np.array([place[name] for name in variants], dtype=np.intp)
 
-    def results(self, where: Where, srm: SampleRatio) -> list[_Compared]:
+    def results(self, where: Where, srm: SampleRatio) -> list[Compared]:
         """Every metric and variant, among all units or those of one value of a column."""
         rollup = self.source.rollup
         if where is not None:
@@ -370,20 +278,20 @@ class _Asked:
 
     def _means(
         self, metric: Metric, where: Where, srm: SampleRatio, cells: _Cells
-    ) -> list[_Compared]:
+    ) -> list[Compared]:
         moments, variant = cells.rollup.moments[metric.name], cells.variant
         if srm.verdict == "ok" and moments.n.sum() < cells.rollup.assigned.sum():
             srm = self.sample_ratio(cells.rollup, moments.n)
-        if srm.verdict not in _FAILED and self._too_few(metric, moments.n, variant, where):
+        if srm.verdict not in FAILED and self._too_few(metric, moments.n, variant, where):
             return self._without(metric, moments.n, variant)
         if self.adjustment == "lin" and metric.covariates:
             means = self._lin(metric, where, cells)
         else:
             means = from_moments(metric, moments, variant, cells.chance, cells.stratum)
         return [
-            _Compared(
+            Compared(
                 metric, name, int(means.n[v]), float(means.value[v]), float(means.value[0]),
-                _refused(srm) if srm.verdict in _FAILED
+                refused(srm) if srm.verdict in FAILED
                 else compare(means, v, (name, self.names[0]), self.rules),
                 means.adjustment, "assigned",
             )
@@ -401,11 +309,11 @@ class _Asked:
 
     def _quantiles(
         self, metric: Quantile, where: Where, srm: SampleRatio, cells: _Cells
-    ) -> list[_Compared]:
+    ) -> list[Compared]:
         rows, names = self.source.rows(metric, where)
         codes = self._codes(names)
         each = np.ones(len(codes), np.intp)
-        if srm.verdict not in _FAILED and self._too_few(metric, each, codes, where):
+        if srm.verdict not in FAILED and self._too_few(metric, each, codes, where):
             return self._without(metric, each, codes)
         sorted_rows = [np.sort(rows[codes == v, 0]) for v in range(len(self.names))]
         found = []
@@ -415,11 +323,11 @@ class _Asked:
             effect = compare_quantiles(metric, sorted_rows[v], sorted_rows[0], self.rules)
             if cells.weighted or self.strata is not None:
                 effect = Effect(math.nan, why_not="a quantile is not weighted or stratified")
-            if srm.verdict in _FAILED:
-                effect = _refused(srm)
+            if srm.verdict in FAILED:
+                effect = refused(srm)
             means = [_quantile(sorted_rows[at], metric.quantile) for at in (v, 0)]
             found.append(
-                _Compared(
+                Compared(
                     metric,
                     name,
                     len(sorted_rows[v]),
@@ -445,16 +353,16 @@ class _Asked:
                 )
         return bool((held < 2).any())
 
-    def _without(self, metric: Metric, n: IntArray, codes: IntArray) -> list[_Compared]:
+    def _without(self, metric: Metric, n: IntArray, codes: IntArray) -> list[Compared]:
         """Comparisons that cannot be made, for want of units."""
         held = np.bincount(codes, n, len(self.names))
         effect = Effect(math.nan, why_not="a variant has fewer than two units here")
         facts = (math.nan, math.nan, effect, "none", "assigned")
         return [
-            _Compared(metric, name, int(held[v]), *facts) for v, name in enumerate(self.names) if v
+            Compared(metric, name, int(held[v]), *facts) for v, name in enumerate(self.names) if v
         ]
 
-    def exposed_results(self, exposed: str, srm: SampleRatio) -> list[_Compared]:
+    def exposed_results(self, exposed: str, srm: SampleRatio) -> list[Compared]:
         """Effects among the exposed, where exposure does not depend on the variant."""
         keys = self.source.rollup.keys[exposed]
         if not set(keys.unique()) <= {0, 1}:
@@ -465,8 +373,8 @@ class _Asked:
         if not inside.assigned.sum():
             raise AttributionError(f"`exposed` is column {exposed!r}, which is true of no unit.")
         share = self.sample_ratio(inside)
-        if srm.verdict not in _FAILED and share.verdict != "ok":
-            srm = replace(share, verdict=_EXPOSURE)
+        if srm.verdict not in FAILED and share.verdict != "ok":
+            srm = replace(share, verdict=EXPOSURE)
         return [
             replace(each, population="exposed") for each in self.results((exposed, (True,)), srm)
         ]
@@ -475,7 +383,7 @@ class _Asked:
         self, segments: str, srm: SampleRatio
     ) -> tuple[list[SegmentResult], list[Interaction]]:
         """Effects within each value of a column, and whether they differ."""
-        parts: dict[str, list[_Compared]] = {}
+        parts: dict[str, list[Compared]] = {}
         for value in sorted(self.source.rollup.keys[segments].unique()):
             parts[str(value)] = self.results((segments, (value,)), srm)
         told = [
@@ -483,12 +391,12 @@ class _Asked:
                 segment, each.metric.name, each.variant, self.names[0], each.n, each.mean,
                 each.baseline_mean, each.effect.difference, each.effect.low, each.effect.high,
                 each.effect.p_value, each.effect.interval,
-                _verdict(each.effect, each.effect.p_value, self.rules.alpha),
+                verdict_on(each.effect, each.effect.p_value, self.rules.alpha),
             )
             for segment, found in parts.items() for each in found
         ]  # fmt: skip
         pairs = list(zip(*parts.values(), strict=True))
-        p_values = np.array([_interaction(pair) for pair in pairs])
+        p_values = np.array([interaction(pair) for pair in pairs])
         corrected = adjusted(p_values, "holm")
         interactions = [
             Interaction(
@@ -503,7 +411,7 @@ class _Asked:
     def over_time(self, over: str, srm: SampleRatio) -> tuple[list[PeriodResult], list[Trend]]:
         """Effects among the units of each period and of all up to it, and whether they change."""
         values = sorted(self.source.rollup.keys[over].unique())
-        scopes: dict[str, list[list[_Compared]]] = {
+        scopes: dict[str, list[list[Compared]]] = {
             "period": [self.results((over, (value,)), srm) for value in values],
             "cumulative": [
                 self.results((over, tuple(values[: number + 1])), srm)
@@ -514,18 +422,18 @@ class _Asked:
             PeriodResult(
                 str(value), scope, each.metric.name, each.variant, self.names[0], each.n,
                 each.effect.difference, each.effect.low, each.effect.high, each.effect.interval,
-                _verdict(each.effect, each.effect.p_value, self.rules.alpha),
+                verdict_on(each.effect, each.effect.p_value, self.rules.alpha),
             )
             for scope, periods in scopes.items()
             for value, found in zip(values, periods, strict=True) for each in found
         ]  # fmt: skip
         overall = scopes["cumulative"][-1]
-        slopes = [_slope(series) for series in zip(*scopes["period"], strict=True)]
+        slopes = [slope_of(series) for series in zip(*scopes["period"], strict=True)]
         corrected = adjusted(np.array([slope[2] for slope in slopes]), "holm")
         trends = [
             Trend(
                 whole.metric.name, whole.variant, *slope, float(p_adjusted),
-                _change(slope[1] * whole.effect.difference, float(p_adjusted), self.rules.alpha),
+                change(slope[1] * whole.effect.difference, float(p_adjusted), self.rules.alpha),
             )
             for whole, slope, p_adjusted in zip(overall, slopes, corrected, strict=True)
         ]  # fmt: skip
@@ -575,10 +483,10 @@ def _adaptive(
             if v == 0:
                 continue
             effect, mine, base = log.effect(rows[:, 0], v, rules, metric.resting)
-            effect = _refused(srm) if srm.verdict == "failed" else effect
+            effect = refused(srm) if srm.verdict == "failed" else effect
             n = int((~np.isnan(rows[:, 0]) & (log.variant == v)).sum())
-            found.append(_Compared(metric, name, n, mine, base, effect, "none", "assigned"))
-    told = [_told(each, baseline, rules.alpha) for each in _corrected(found, correction)]
+            found.append(Compared(metric, name, n, mine, base, effect, "none", "assigned"))
+    told = [in_words(each, baseline, rules.alpha) for each in with_p_adjusted(found, correction)]
     return LiftReport(
         srm,
         tuple(told),
@@ -588,140 +496,5 @@ def _adaptive(
     )
 
 
-def _corrected(found: list[_Compared], correction: Correction) -> list[_Compared]:
-    p_values = np.array([each.effect.p_value for each in found])
-    return [
-        replace(each, p_adjusted=float(p))
-        for each, p in zip(found, adjusted(p_values, correction), strict=True)
-    ]
-
-
-def _told(found: _Compared, baseline: str, alpha: float) -> LiftResult:
-    """A comparison in words."""
-    effect, metric = found.effect, found.metric
-    verdict = _verdict(effect, found.p_adjusted, alpha)
-    chance = effect.chance_above_zero
-    return LiftResult(
-        metric.name, found.variant, baseline, found.n, found.mean, found.baseline_mean,
-        effect.difference, effect.low, effect.high,
-        effect.relative, effect.relative_low, effect.relative_high,
-        effect.p_value, effect.interval, verdict, effect.always_valid, found.adjustment,
-        found.p_adjusted, 1 - chance if metric.better == "down" else chance,
-        _advice(effect, verdict, metric), found.population,
-    )  # fmt: skip
-
-
 def _quantile(values: FloatArray, quantile: float) -> float:
     return float(np.quantile(values, quantile, method="inverted_cdf"))
-
-
-def _refused(srm: SampleRatio) -> Effect:
-    if math.isnan(srm.p_value):
-        return Effect(math.nan, why_not="exposure cannot be checked without probabilities")
-    what = "exposure depends on the variant" if srm.verdict == _EXPOSURE else "sample ratio failed"
-    return Effect(math.nan, why_not=f"{what} (p = {srm.p_value:.2g})")
-
-
-def _verdict(effect: Effect, p_value: float, alpha: float) -> str:
-    if effect.why_not:
-        return f"no interval: {effect.why_not}"
-    return moved(effect.difference, p_value, alpha)
-
-
-def _advice(effect: Effect, verdict: str, metric: Metric) -> str:
-    """What to do next."""
-    if effect.why_not.startswith(("sample ratio", "exposure")):
-        return "find why units were lost or gained by variant; read no effect until then"
-    if effect.why_not:
-        return "wait for more units, or check how the metric is logged if none varies"
-    if verdict == NOT_SHOWN:
-        return (
-            f"an effect from {effect.low:.3g} to {effect.high:.3g} is not excluded: "
-            "wait, or stop if none of that matters"
-        )
-    when = "at this and any look" if effect.always_valid else "if this look was planned"
-    if metric.better is None:
-        return f"it differs, {when}; declare which direction is better to be told more"
-    if (verdict == "higher") == (metric.better == "up"):
-        return f"better, {when}: keep it unless a guardrail says otherwise"
-    return f"worse, {when}: stop it, or find out why"
-
-
-def _interaction(parts: Sequence[_Compared]) -> float:
-    """p-value of equal effects, Q = Σ (d_s − d̄)² / v_s with d̄ weighted by 1/v_s.
-
-    References
-    ----------
-    Cochran (1954), The Combination of Estimates from Different Experiments, Biometrics 10(1).
-    """
-    known = [part for part in parts if not math.isnan(part.effect.variance)]
-    if len(known) < 2:
-        return math.nan
-    difference = np.array([part.effect.difference for part in known])
-    weight = 1 / np.array([part.effect.variance for part in known])
-    mean = float(weight @ difference / weight.sum())
-    return float(chdtrc(len(known) - 1, float(weight @ (difference - mean) ** 2)))
-
-
-def _slope(series: Sequence[_Compared]) -> tuple[int, float, float]:
-    """How many periods have a standard error, the slope of their effects, and its p-value.
-
-    Effects are weighted by 1/variance.
-    """
-    known = [
-        (number, part.effect.difference, part.effect.variance)
-        for number, part in enumerate(series)
-        if not math.isnan(part.effect.variance)
-    ]
-    if len(known) < 3:
-        return len(known), math.nan, math.nan
-    time, effect, variance = (np.array(column) for column in zip(*known, strict=True))
-    weight = 1 / variance
-    centred = time - weight @ time / weight.sum()
-    information = float(weight * centred @ centred)
-    slope = float(weight * centred @ effect) / information
-    return len(known), slope, 2 * float(ndtr(-abs(slope) * math.sqrt(information)))
-
-
-def _change(growth: float, p_value: float, alpha: float) -> str:
-    if math.isnan(p_value):
-        return "not tested"
-    if p_value >= alpha:
-        return "no change shown"
-    return "grows" if growth > 0 else "fades"
-
-
-def guardrails(results: Sequence[LiftResult], metrics: Sequence[Metric]) -> list[GuardrailResult]:
-    """The verdict on each metric with a margin, by its interval among all assigned units."""
-    guards = {metric.name: metric for metric in metrics if metric.margin is not None}
-    told = []
-    for row in results:
-        guard = guards.get(row.metric)
-        if guard is None or guard.margin is None or row.population != "assigned":
-            continue
-        down = guard.better == "down"
-        worst, best = (row.high, row.low) if down else (-row.low, -row.high)
-        verdict = "held" if worst < guard.margin else "broken" if best > guard.margin else "open"
-        told.append(
-            GuardrailResult(row.metric, row.variant, str(guard.better), guard.margin, verdict)
-        )
-    return told
-
-
-def findings(results: Sequence[LiftResult], metrics: Sequence[Metric]) -> list[str]:
-    """Variants in which one metric gained while another was harmed, in a sentence each."""
-    better = {metric.name: metric.better for metric in metrics if metric.better is not None}
-    moved: dict[str, tuple[list[str], list[str]]] = {}
-    for row in results:
-        if row.metric in better and row.verdict in {"higher", "lower"}:
-            if row.population != "assigned":
-                continue
-            gained = (row.verdict == "higher") == (better[row.metric] == "up")
-            said = f"{row.metric} ({row.difference:+.3g})"
-            moved.setdefault(row.variant, ([], []))[0 if gained else 1].append(said)
-    return [
-        f"{variant} gains {', '.join(gains)} and harms {', '.join(harms)}: "
-        "weigh the one against the other before it is kept; no average of them does that"
-        for variant, (gains, harms) in moved.items()
-        if gains and harms
-    ]
