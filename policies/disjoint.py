@@ -7,6 +7,7 @@ Fourier features are fixed by the first 64 decisions (`policies.fourier`). These
 then, and models that read the features begin anew with them: nothing is lost to the measuring.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -25,7 +26,7 @@ _CHUNK_ROWS = 16_384
 _FIRST_BLOCK, _LARGEST_BLOCK = 8, 1024
 _REMEMBERED = 256
 _DISCOUNTS = 64
-_CONSTANT = -30.0
+_PER_COEFFICIENT = 10
 
 
 class Prediction(NamedTuple):
@@ -133,13 +134,11 @@ class Disjoint:
         self._discount = Discount.of(settings.half_life)
         self._index: dict[str, int] = {}
         self._rewards = Rewards()
-        # Each with where its columns begin and end, and a prior log odds: the constant has to be
-        # clearly better, since contexts that tell nothing are rarer than those that tell something.
-        whole: tuple[tuple[slice, float], ...] = ((slice(0, None), 0.0),)
+        # For each model where its columns begin and end.
+        self._parts = [slice(0, None)]
         if nested:
-            whole = ((slice(count, count + 1), _CONSTANT), (slice(count, None), 0.0), *whole)
-        self._parts = whole
-        self._models = [Ridge(1 + (0 if part.start else count), settings.l2) for part, _ in whole]
+            self._parts = [slice(count, count + 1), slice(count, None), *self._parts]
+        self._models = [Ridge(1 if part.start else 1 + count, settings.l2) for part in self._parts]
         self._warm = np.zeros((0, 1))
         self._warm_drawn: list[tuple[int, float]] = []
         self._believed: int | None = None
@@ -168,7 +167,7 @@ class Disjoint:
         rows = self._rows(action_ids(actions))
         x, unseen = self._encoder.encode(context)
         number = self._preferred()
-        model, part = self._models[number], self._parts[number][0]
+        model, part = self._models[number], self._parts[number]
         x = self._read(x, part)
         mean = model.fit(x, rows, self._centre)
         if not spread:
@@ -185,7 +184,7 @@ class Disjoint:
         ids = action_ids(actions)
         rows = np.array([self._index.get(action, -1) for action in ids], dtype=np.intp)
         number = self._preferred()
-        model, part = self._models[number], self._parts[number][0]
+        model, part = self._models[number], self._parts[number]
         for start in range(0, len(contexts), _CHUNK_ROWS):
             some = slice(start, min(start + _CHUNK_ROWS, len(contexts)))
             x, unseen = self._encoder.encode_many(contexts[some])
@@ -262,7 +261,7 @@ class Disjoint:
         self._rewards = state.rewards
         width = self._count + self._encoder.width
         for number, (model, sums) in enumerate(zip(self._models, state.sums, strict=True)):
-            part = len(range(width)[self._parts[number][0]])
+            part = len(range(width)[self._parts[number]])
             model.restore(snapshot, f"model_{number}_", len(self._index), part, sums)
         if self._fourier is not None:
             self._restore_fourier(snapshot, state.fourier_length)
@@ -301,10 +300,13 @@ class Disjoint:
         """The model that predicts."""
         if self._believed is None:
             centre, weight = self._rewards.centre, self._rewards.weight
-            evidence = [
-                model.evidence(centre, weight) + prior
-                for model, (_, prior) in zip(self._models, self._parts, strict=True)
-            ]
+            evidence = [model.evidence(centre, weight) for model in self._models]
+            # Of few decisions evidence prefers few coefficients, and a constant that is believed
+            # sees to it that only one action is learned of: it needs some for each coefficient.
+            if len(evidence) > 1:
+                lines = self._models[1].width * len(self._index)
+                if self._rewards.decisions < _PER_COEFFICIENT * lines:
+                    evidence[0] = -math.inf
             self._believed = evidence.index(max(evidence))
         return self._believed
 
@@ -350,7 +352,7 @@ class Disjoint:
             if self._fourier is not None:
                 self._fourier.rescale(column, factor)
                 self._warm[:, column] /= factor
-            for model, (part, _) in zip(self._models, self._parts, strict=True):
+            for model, part in zip(self._models, self._parts, strict=True):
                 if part.stop is None:
                     model.rescale(column + self._count - part.start, factor)
                     model.keep_positive(slice(0, -1), self._least)
@@ -361,7 +363,7 @@ class Disjoint:
         if self._fourier is not None:
             self._fourier.widen(self._encoder.columns)
             self._warm = np.pad(self._warm, ((0, 0), (0, width - known)))
-        for model, (part, _) in zip(self._models, self._parts, strict=True):
+        for model, part in zip(self._models, self._parts, strict=True):
             if part.stop is None:
                 kept = np.arange(model.width)
                 model.widen(kept, model.width + width - known)
@@ -373,7 +375,7 @@ class Disjoint:
     def _learn_row(self, item: Feedback, x: FloatArray) -> None:
         row, reward = self._row_of(item.action), self._counted(float(item.reward))
         fourier = self._fourier
-        for model, (part, _) in zip(self._models, self._parts, strict=True):
+        for model, part in zip(self._models, self._parts, strict=True):
             self._update(model, row, self._read(x, part), reward)
         self._rewards.add(reward)
         self._forget(self._models, self._rewards.decisions)
@@ -397,7 +399,7 @@ class Disjoint:
 
     def _begin_anew(self) -> None:
         """Learn the first decisions again, now that their Fourier features are known."""
-        part, _ = self._parts[-1]
+        part = self._parts[-1]
         model = Ridge(self._models[-1].width, self._settings.l2, len(self._index))
         for decisions, (x, (row, reward)) in enumerate(
             zip(self._warm, self._warm_drawn, strict=True), start=1

@@ -17,7 +17,8 @@ def trained(kind: str) -> Any:
     policy = make_policy(kind)
     for i in range(80):
         context: Context = {
-            "hour": float(rng.integers(24)),
+            "hour": float(i % 24),
+            "x": float(rng.normal()),
             "device": str(rng.choice(["tv", "phone"])),
         }
         policy.learn([Feedback(context, ACTIONS, "AB"[i % 2], 0.5, float(rng.integers(2)))])
@@ -35,7 +36,7 @@ def test_features_that_vanish_appear_or_change_type_are_uncertain_and_change_not
 ) -> None:
     policy = trained(kind)
     before = policy.dumps()
-    usual = policy._models.predict({"hour": 3.0, "device": "tv"}, ACTIONS, spread=True)
+    usual = policy._models.predict({"hour": 3.0, "x": 0.1, "device": "tv"}, ACTIONS, spread=True)
     unusual = policy._models.predict(context, ACTIONS, spread=True)
     if policy._models._preferred() if kind == "adaptive_ucb" else True:
         assert (unusual.variance > usual.variance).all()
@@ -48,13 +49,15 @@ def test_features_that_vanish_appear_or_change_type_are_uncertain_and_change_not
 def test_a_number_that_is_none_is_refused_with_its_name(kind: str, value: Any) -> None:
     policy = trained(kind)
     before = policy.dumps()
-    bad: Any = {"hour": value, "device": "tv"}
+    bad: Any = {"hour": value, "x": 0.1, "device": "tv"}
     with pytest.raises(PolicyError, match="'hour'"):
         policy.pmf(bad, ACTIONS)
     with pytest.raises(PolicyError, match="'hour'"):
-        policy.pmfs([{"hour": 1.0, "device": "tv"}, bad], ACTIONS)
+        policy.pmfs([{"hour": 1.0, "x": 0.1, "device": "tv"}, bad], ACTIONS)
     with pytest.raises(PolicyError, match="'hour'"):
-        policy.pmfs(Contexts({"hour": [1.0, value], "device": ["tv", "tv"]}), ACTIONS)
+        policy.pmfs(
+            Contexts({"hour": [1.0, value], "x": [0.1, 0.1], "device": ["tv", "tv"]}), ACTIONS
+        )
     with pytest.raises(PolicyError, match="'hour'"):
         Feedback(bad, ACTIONS, "A", 0.5, 1.0)
     assert policy.dumps() == before
