@@ -207,7 +207,8 @@ class AdaptiveLog:
 
 def _scores(y: FloatArray, mine: BoolArray, p: FloatArray) -> FloatArray:
     """Γ_t of one variant, (n,): the mean of its earlier units, put right by what was drawn."""
-    total, seen = np.cumsum(y * mine) - y * mine, np.cumsum(mine) - mine
+    total = np.cumsum(y * mine) - y * mine
+    seen: IntArray = np.cumsum(mine) - mine
     earlier = np.divide(total, seen, out=np.zeros_like(y), where=seen > 0)
     inverse = np.divide(mine, p, out=np.zeros_like(y), where=p > 0)
     scores: FloatArray = earlier + inverse * (y - earlier)
@@ -216,7 +217,7 @@ def _scores(y: FloatArray, mine: BoolArray, p: FloatArray) -> FloatArray:
 
 def _shown(y: FloatArray, resting: float) -> BoolArray:
     """(n,) which units show something: values off the resting one, of zeros and ones the rarer."""
-    away = y != resting
+    away: BoolArray = y != resting
     binary = bool(((y == 0) | (y == 1)).all())
     return ~away if binary and 2 * away.sum() > len(y) else away
 

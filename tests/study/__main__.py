@@ -39,8 +39,9 @@ SECTIONS = {
 ## Off-policy values
 
 The interval that `evaluate` chooses by itself, beside the delta interval, for values and for
-differences from the logging policy. `reward_range` and `max_weight` are declared; low rewards are
-about .08 (.06 under heavy weights), high ones .72 (.86).
+differences from the logging policy. `reward_range` is declared, and `max_weight` half again as
+large as it is, but where it is exact; low rewards are about .08 (.06 under heavy weights), high
+ones .72 (.86).
 """,
     "growing values": """
 ## Off-policy values, looked at while the log grows

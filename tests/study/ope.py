@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -116,12 +116,21 @@ def unequal(units: int) -> Callable[[np.random.Generator], IntArray]:
 
 
 def fixed(
-    world: World, rows: Callable[[np.random.Generator], IntArray], *, sticky: bool = False
+    world: World,
+    rows: Callable[[np.random.Generator], IntArray],
+    *,
+    sticky: bool = False,
+    exact: bool = False,
 ) -> Callable[[np.random.Generator], Draw]:
-    """A logging policy that does not learn; units' rewards depend on their taste."""
+    """A logging policy that does not learn; units' rewards depend on their taste.
+
+    ``exact`` declares the largest weight as it is, and not half again as large.
+    """
 
     def draw(rng: np.random.Generator) -> Draw:
         log = world.log(rng, rows(rng), taste=0.05, sticky=sticky)
+        if exact:
+            log = replace(log, max_weight=world.max_weight)
         return Draw(log, world.target_for(log), world.value, world.logging_value)
 
     return draw
@@ -232,6 +241,9 @@ CELLS: Mapping[str, Cell] = {
     ),
     "adaptive, 6 actions, the worst one": adaptively(learned(SIX, np.eye(6)[0], 20, 200, 0.3)),
     "adaptive, 6 actions, uniform": adaptively(learned(SIX, np.full(6, 1 / 6), 20, 200, 0.3)),
+    "sticky draws, 50 unequal units, largest weight exact": heavily(
+        fixed(mild(0.72), unequal(50), sticky=True, exact=True)
+    ),
 }
 
 
