@@ -47,7 +47,15 @@ class _Liked(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class BoundModel:
-    """A model bound to a catalogue; start at `bind`. It is a `CandidateSource`."""
+    """A model bound to a catalogue; start at `bind`. It is a `CandidateSource`.
+
+    Parameters
+    ----------
+    content
+        Of the catalogue's items, or of one's whose words and embeddings are the same.
+    place
+        (n,), the catalogue's row of each item of the model, -1 where it has none.
+    """
 
     model: Model
     catalogue: Catalogue

@@ -2,10 +2,10 @@
 
 The entry of user u and item i is weighted by
 
-    idf_u · x_ui (κ + 1) / (x_ui + κ (1 − β + β n_i / n̄)),   idf_u = log(n / n_u)
+    idf_u · x_ui (κ + 1) / (x_ui + κ (1 − β + β n_i / n̄))
 
-with κ = 1.2 and β = .75, so that users who choose everything say little and items that everyone
-chooses gain little; the similarity is the cosine of two items' columns.
+with κ = 1.2, β = .75 and idf_u = log(1 + items / n_u), so that users who choose everything say
+little; the similarity is the cosine of two items' columns.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _bm25(choices: Any) -> Any:
     n_users, n_items = x.shape
     per_user = np.bincount(x.row, minlength=n_users)
     per_item = np.bincount(x.col, minlength=n_items)
-    # As for documents: those who chose every item would weigh nothing, and one who is alone must.
+    # Plus one, since a user who chose every item must still weigh something.
     idf = np.log1p(n_items / np.maximum(1, per_user))
     length = 1.0 - _B + _B * per_item / max(1.0, per_item.mean())
     data = idf[x.row] * x.data * (_K1 + 1.0) / (x.data + _K1 * length[x.col])

@@ -36,17 +36,18 @@ def test_the_default_lambda_grows_with_users() -> None:
 
 def test_nearest_items_are_those_of_the_cosines_of_bm25_columns() -> None:
     n_users, n_items = CHOICES.shape
+    amounts = CHOICES * np.random.default_rng(3).choice([0.25, 1.0], CHOICES.shape)
     weighted = np.zeros_like(CHOICES)
     for u in range(n_users):
         for i in range(n_items):
             if CHOICES[u, i]:
                 idf = np.log(1.0 + n_items / CHOICES[u].sum())
-                length = CHOICES[:, i].sum() / CHOICES.sum(axis=0).mean()
-                weighted[u, i] = idf * 2.2 / (1.0 + 1.2 * (0.25 + 0.75 * length))
+                length = 0.25 + 0.75 * CHOICES[:, i].sum() / CHOICES.sum(axis=0).mean()
+                weighted[u, i] = idf * amounts[u, i] * 2.2 / (amounts[u, i] + 1.2 * length)
     norms = np.linalg.norm(weighted, axis=0)
     cosine = weighted.T @ weighted / np.outer(norms, norms)
     np.fill_diagonal(cosine, -1.0)
-    items, similarities = nearest_items(SPARSE, 4)
+    items, similarities = nearest_items(sparse.csr_array(amounts), 4)
     for item in range(n_items):
         order = np.argsort(-cosine[item], kind="stable")[:4]
         assert items[item].tolist() == order.tolist()

@@ -188,6 +188,8 @@ def test_the_digest_tells_every_change() -> None:
         catalogue.upsert([Item("lens", {"category": "bags"})], now=5),
         catalogue.upsert([Item("lens", {}, (0.5, 1.0))], now=5),
         catalogue.upsert([Item("lens")], now=6),
+        catalogue.upsert([Item("lens", {"stock": 3})], now=6),
+        catalogue.upsert([Item("lens", {"price": 99.5})], now=6),
         catalogue.block(["lens"]),
         catalogue.remove(["card"]),
     ]
