@@ -452,7 +452,7 @@ class _Mix:
         smooth = _SMOOTHING * self._p + each * self._sum
         logs = np.log(smooth)
         terms = self._p[:, None] * (np.log(smooth[:, None] + each * self._share) - logs[:, None])
-        closer = np.bincount(self._owner, terms.ravel()[self._term], len(self._groups.lengths))
+        closer = np.bincount(self._owner, terms.ravel().take(self._term), len(self._groups.lengths))
         self._after = np.asarray(self._entropy - float(np.einsum("c,c->", self._p, logs)) - closer)
         # Of no items there is no mix, so that all gains sum to −weight · the slate's divergence.
         return np.asarray(self._weight * (self._divergence - self._after))
