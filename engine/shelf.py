@@ -5,7 +5,7 @@ A shelf is one value that is replaced whole, so that no slate ever sees half of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from engine.items import StoredItem
-from engine.workspace import Items, Slate
+from engine.workspace import Slate
 from recsys.bound import BoundModel, bind
 from recsys.call import Call, SlateKind
 from recsys.candidates import Candidates, CandidateSource
-from recsys.catalogue import Catalogue, Mask
+from recsys.catalogue import Catalogue, Column, Item, Mask
 from recsys.errors import RecsysError
 from recsys.model import Model
 from recsys.scoring import LinearScorer
@@ -140,27 +140,70 @@ def _ranked(rows: Any, scores: Any, name: str) -> Candidates:
 # Shelves ----------------------------------------------------------------------------------------
 
 
-def restocked(shelf: Shelf, items: Items, news: Mapping[str, StoredItem], change: int) -> Shelf:
+def restocked(shelf: Shelf, news: Mapping[str, StoredItem], change: int) -> Shelf:
     """The shelf with items as they are stored now."""
     catalogue = shelf.catalogue
-    removed = [id_ for id_, item in news.items() if item.removed]
-    places = catalogue.rows(removed).tolist()
-    gone = [id_ for id_, row in zip(removed, places, strict=True) if row >= 0]
-    present = {id_: item for id_, item in news.items() if not item.removed}
+    rows = dict(zip(news, catalogue.rows(news).tolist(), strict=True))
+    gone = [
+        item_id
+        for item_id, item in news.items()
+        if rows[item_id] >= 0 and (item.removed or _was_removed(catalogue, rows[item_id], item))
+    ]
     if gone:
         catalogue = catalogue.remove(gone)
+    present = {item_id: item for item_id, item in news.items() if not item.removed}
     if present:
         now = max(item.at for item in present.values())
-        told_ = [part for id_, item in present.items() for part in item.told(id_, items.schema)]
-        catalogue = catalogue.upsert(told_, now)
-    free = sorted(id_ for id_, item in present.items() if not item.blocked)
-    freed = [id_ for id_ in free if id_ in catalogue.blocked_ids]
+        catalogue = catalogue.upsert(list(_told(catalogue, present)), now)
+    freed = [
+        item_id
+        for item_id, item in present.items()
+        if not item.blocked and item_id in catalogue.blocked_ids
+    ]
     if freed:
         catalogue = catalogue.unblock(freed)
-    blocked = sorted(id_ for id_, item in present.items() if item.blocked)
+    blocked = [item_id for item_id, item in present.items() if item.blocked]
     if blocked:
         catalogue = catalogue.block(blocked)
     return with_catalogue(shelf, catalogue, change)
+
+
+def _was_removed(catalogue: Catalogue, row: int, item: StoredItem) -> bool:
+    """Whether an item was removed and told of again since: it knows less, or of an earlier time."""
+    for name, column in catalogue.columns.items():
+        told = item.attributes.get(name)
+        if (told is None and column.known[row]) or (
+            told is not None and told[1] < column.updated_at[row]
+        ):
+            return True
+    return False
+
+
+def _told(catalogue: Catalogue, stored: Mapping[str, StoredItem]) -> Iterator[Item]:
+    """What a catalogue is still to be told of items: nothing that it holds already.
+
+    Most news are of one attribute, such as stock, and columns without any are left as they are.
+    """
+    rows = catalogue.rows(stored).tolist()
+    for (item_id, item), row in zip(stored.items(), rows, strict=True):
+        for part in item.told(item_id, catalogue.schema):
+            news = {
+                name: value
+                for name, value in part.attributes.items()
+                if row < 0 or _is_news(catalogue.columns[name], row, value, part.at)
+            }
+            vector = part.vector
+            if row >= 0 and vector is not None and catalogue.vectors is not None:
+                held = catalogue.vectors[row]
+                vector = None if np.array_equal(held, np.array(vector, held.dtype)) else vector
+            yield Item(item_id, news, vector, part.at)
+
+
+def _is_news(column: Column, row: int, value: object, at: int | None) -> bool:
+    if int(column.updated_at[row]) != at:
+        return True
+    held = column.at(row)
+    return (list(held) if isinstance(held, tuple) else held) != value
 
 
 def with_catalogue(shelf: Shelf, catalogue: Catalogue, change: int) -> Shelf:

@@ -27,5 +27,5 @@ def stocked(store: Store, serving: Serving, before: Shelf | None) -> Serving:
             scorers=before.scorers if before else {},
         )
     change, news = store.read(partial(ask.items_after, change=before.change))
-    shelf = restocked(before, items, news, change) if news else before
+    shelf = restocked(before, news, change) if news else before
     return serving if shelf is serving.shelf else replace(serving, shelf=shelf)

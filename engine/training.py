@@ -103,7 +103,7 @@ def catalogue_of(store: Store, workspace: Workspace) -> Catalogue:
     """The items that are stored, as a workspace declares them."""
     items = workspace.items
     change, news = store.read(partial(ask.items_after, change=0))
-    return restocked(Shelf(Catalogue.empty(items.schema)), items, news, change).catalogue
+    return restocked(Shelf(Catalogue.empty(items.schema)), news, change).catalogue
 
 
 def logged(

@@ -20,6 +20,7 @@ from engine.log import (
     UnitInteraction,
     decision_entry,
 )
+from engine.shelf import Shelf, restocked
 from engine.store import Store
 from engine.store import read as ask
 from recsys.catalogue import Catalogue, ItemSchema
@@ -136,6 +137,67 @@ def test_a_catalogue_is_told_each_value_for_its_time_and_what_fits_its_schema() 
     assert catalogue.column("x").updated_at.tolist() == [5]
     assert catalogue.column("y").updated_at.tolist() == [9]
     assert catalogue.column("z").at(0) is None
+
+
+SHELVED = ItemSchema({"stock": "number", "kind": "string", "tags": "strings"})
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.builds(
+                lambda id_, at, attributes, removed, blocked: ItemChange(
+                    id_, at, {} if removed else attributes, blocked=blocked, removed=removed
+                ),
+                st.sampled_from("ab"),
+                st.integers(1, 6),
+                st.fixed_dictionaries(
+                    {},
+                    optional={
+                        "stock": st.sampled_from([0.0, 1.0, None]),
+                        "kind": st.sampled_from(["x", "y"]),
+                        "tags": st.sampled_from([["x"], ["x", "y"], []]),
+                    },
+                ),
+                st.booleans(),
+                st.sampled_from([None, None, True, False]),
+            ),
+            min_size=1,
+            max_size=3,
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_a_shelf_that_follows_holds_what_one_that_is_read_anew_does(
+    entries: list[list[ItemChange]],
+) -> None:
+    stored: dict[str, StoredItem] = {}
+    followed = Shelf(Catalogue.empty(SHELVED))
+    for number, changes in enumerate(entries, 1):
+        for one in changes:
+            stored[one.item_id] = stored.get(one.item_id, StoredItem()).changed(one)
+        news = {one.item_id: stored[one.item_id] for one in changes}
+        followed = restocked(followed, news, number)
+    anew = restocked(Shelf(Catalogue.empty(SHELVED)), stored, len(entries))
+    assert followed.catalogue.ids == anew.catalogue.ids
+    there = set(anew.catalogue.ids)
+    assert followed.catalogue.blocked_ids & there == anew.catalogue.blocked_ids & there
+    for name, column in anew.catalogue.columns.items():
+        for row in range(anew.catalogue.size):
+            assert followed.catalogue.columns[name].at(row) == column.at(row)
+            if column.known[row]:
+                assert followed.catalogue.columns[name].updated_at[row] == column.updated_at[row]
+
+
+def test_news_of_stock_leave_the_other_columns_as_they_are() -> None:
+    schema = ItemSchema({"stock": "number", "kind": "string"}, vector_size=2)
+    item = StoredItem().changed(ItemChange("a", 1, {"stock": 3.0, "kind": "x"}, (0.1, 0.2)))
+    before = restocked(Shelf(Catalogue.empty(schema)), {"a": item}, 1)
+    after = restocked(before, {"a": item.changed(ItemChange("a", 2, {"stock": 2.0}))}, 2)
+    assert after.catalogue.columns["stock"].at(0) == 2.0
+    assert after.catalogue.columns["kind"] is before.catalogue.columns["kind"]
+    assert after.catalogue.vectors is before.catalogue.vectors
 
 
 def test_an_outcome_about_an_item_is_an_interaction_of_its_unit(store: Store) -> None:
