@@ -1,4 +1,4 @@
-"""A Python client: decisions, exposures and outcomes over HTTP, with the server's errors raised.
+"""A Python client: decisions, slates, exposures, outcomes and items over HTTP, with the server's errors raised.
 
     with Client("https://evenhand.example.com", key=os.environ["EVENHAND_KEY"]) as evenhand:
         decision = evenhand.decide("home", user_id="u1", context={"device": "tv"})
@@ -103,6 +103,44 @@ class Client:
         }
         return self._post("/v1/decide", body)
 
+    def recommend(
+        self,
+        surface: str,
+        *,
+        user_id: str | None = None,
+        anonymous_id: str | None = None,
+        slate: str | None = None,
+        k: int | None = None,
+        context: Mapping[str, Any] | None = None,
+        seeds: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        filters: Mapping[str, Any] | None = None,
+        deadline_ms: int | None = None,
+        decision_id: str | None = None,
+    ) -> dict[str, Any]:
+        """One slate, of ``POST /v1/recommend``; raises as :meth:`decide`.
+
+        Sent again where no answer came, it is another slate, and the first stays in the log unseen.
+        """
+        body = {
+            "surface": surface,
+            "user_id": user_id,
+            "anonymous_id": anonymous_id,
+            "slate": slate,
+            "k": k,
+            "context": dict(context or {}),
+            "seeds": list(seeds),
+            "exclude": list(exclude),
+            "filters": dict(filters or {}),
+            "deadline_ms": deadline_ms,
+            "decision_id": decision_id,
+        }
+        return self._post("/v1/recommend", body)
+
+    def tell_items(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Tell of up to 1,000 items, as ``POST /v1/items`` has them; raises as :meth:`decide`."""
+        return self._post("/v1/items", [dict(item) for item in items])
+
     def expose(
         self,
         decision_id: str,
@@ -127,6 +165,7 @@ class Client:
         user_id: str | None = None,
         occurred_at: datetime | None = None,
         outcome_id: str | None = None,
+        item_id: str | None = None,
     ) -> dict[str, Any]:
         """Say what happened, for a decision or for a user; raises as :meth:`decide`."""
         body = {
@@ -136,6 +175,7 @@ class Client:
             "decision_id": decision_id,
             "user_id": user_id,
             "occurred_at": None if occurred_at is None else occurred_at.isoformat(),
+            "item_id": item_id,
         }
         return self._post("/v1/outcomes", body)
 
@@ -147,10 +187,10 @@ class Client:
         """A decision made again and compared; raises as :meth:`decide`."""
         return self._post(f"{_path_of(decision_id)}/replay", None)
 
-    def _post(self, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _post(self, path: str, body: object) -> dict[str, Any]:
         return self._answer(self._sent("POST", path, body))
 
-    def _sent(self, method: str, path: str, body: Mapping[str, Any] | None) -> httpx.Response:
+    def _sent(self, method: str, path: str, body: object) -> httpx.Response:
         wait = _FIRST_WAIT_S
         for _ in range(RETRIES):
             try:

@@ -15,7 +15,7 @@ import pytest
 
 from api.client import RETRIES, Client, ProblemError
 from tests.api.running import Server, counts
-from tests.api.workspaces import write_workspace
+from tests.api.workspaces import write_slates, write_workspace
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +142,21 @@ def test_an_error_that_is_no_problem_is_raised_too(tmp_path: Path) -> None:
         ):
             evenhand.decide("home", user_id="u1")
         thread.join()
+
+
+def test_items_are_told_and_a_slate_of_them_is_asked_for(tmp_path: Path) -> None:
+    workspace = write_slates(write_workspace(tmp_path / "workspace"))
+    database = f"sqlite:///{tmp_path}/log.db"
+    with (
+        Server(workspace, database, tmp_path / "log", "--learn-every=0") as server,
+        Client(server.url) as client,
+    ):
+        goods = [{"item_id": f"g{n}", "attributes": {"price": n, "stock": 1}} for n in range(4)]
+        assert client.tell_items(goods) == {"accepted": 4, "unchanged": 0}
+        slate = client.recommend(
+            "shelf", user_id="u1", k=2, exclude=["g3"], filters={"price": {"min": 1}}
+        )
+        assert {item["item_id"] for item in slate["items"]} == {"g1", "g2"}
+        told = client.outcome("watch", 1, decision_id=slate["trace_id"], item_id="g1")
+        assert told["accepted"] == 1
+        assert client.explain(slate["trace_id"])["outcomes"][0]["item_id"] == "g1"
