@@ -562,8 +562,9 @@ def spends(serving: Serving, record: DecisionRecord) -> tuple[Spend, ...]:
         if choice.learner is None or choice.spec is None or choice.pmf is None:
             continue
         guarded = guard_of(serving.models[choice.learner].policy)
-        certain = choice.pmf[choice.eligible.index(slot.default)] == 1.0
-        if guarded is not None and not certain:
+        if guarded is None:
+            continue
+        if choice.pmf[choice.eligible.index(slot.default)] < 1.0:
             found.append(Spend(risk_key(choice.learner, choice.spec), 1, guarded.allowance))
     return tuple(found)
 

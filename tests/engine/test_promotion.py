@@ -185,19 +185,21 @@ def test_a_better_candidate_serves_and_is_rolled_back_by_one_command(log: Store)
         rollback(log, workspace, ID, None, now + 2)
 
 
-def test_what_judges_a_candidate_came_after_all_that_it_learned_from(log: Store) -> None:
+@pytest.mark.parametrize("days", [1, 2])
+def test_what_judges_a_candidate_came_after_all_that_it_learned_from(log: Store, days: int) -> None:
+    """A snapshot from before those rows is taken where there is one, else it is made then."""
     workspace = _workspace()
-    now = _lived(log, workspace)
+    now = _lived(log, workspace, days=days, viewers=1_000 // days)
     found = _attempt(log, workspace, now)
     rows = log.read(partial(ask.decisions_after, seq=0, limit=10_000))
     records = sorted((decode_record(row.record) for row in rows), key=lambda r: r.decided_at)
     learned = learn(
         log, workspace, workspace.candidates[ID],
-        until_us=records[799].decided_at + 2 * 3_600_000_000, now_us=now,
+        until_us=records[499].decided_at + 2 * 3_600_000_000, now_us=now,
         revisions=Revisions(log), refit=True, warn=pytest.fail,
     )  # fmt: skip
     assert learned is not None
-    assert learned.learned == 800
+    assert learned.learned == 500
     assert found.report["snapshot"] == snapshot_digest(learned.policy.dumps())
 
 
