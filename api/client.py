@@ -1,4 +1,4 @@
-"""A Python client: decisions, slates, exposures, outcomes and items over HTTP, with the server's errors raised.
+"""A Python client: decisions, slates, outcomes and items over HTTP; the server's errors are raised.
 
     with Client("https://evenhand.example.com", key=os.environ["EVENHAND_KEY"]) as evenhand:
         decision = evenhand.decide("home", user_id="u1", context={"device": "tv"})

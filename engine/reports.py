@@ -19,11 +19,11 @@ from engine.errors import NotFoundError, ReportError
 from engine.ids import to_datetime, to_microseconds
 from engine.logsource import LogSource, within
 from engine.models import fresh
-from engine.request import read_attributes
+from engine.request import Attributes, read_attributes
 from engine.store import SnapshotRow
 from engine.workspace import Learner, PolicySpec, Surface, Workspace, slot_attribute
 from experiments import UnitRange
-from policies import Action, Policy, PolicyError, apply_floor
+from policies import Action, Feedback, Policy, PolicyError, apply_floor
 
 ESTIMATORS = ("ips", "snips", "dm", "dr")
 FloatArray = npt.NDArray[np.float64]
@@ -412,24 +412,64 @@ def policy_pmfs(
     return pmf
 
 
+def feedback_of(source: LogSource, rows: Rows, slot: str) -> list[Feedback]:
+    """The rows as a policy learns from them, in their order."""
+    actions: dict[tuple[str, ...], tuple[Action, ...]] = {}
+    known: dict[str, Action] = {}
+    for digest in rows.frame["revision"].unique():
+        known |= source.revision(digest).surfaces[rows.surface.id].slots[slot].actions
+    known |= rows.surface.slots[slot].actions
+    columns = zip(
+        _attributes(source, rows),
+        _earlier(rows, slot),
+        rows.frame["eligible"],
+        rows.frame["action"],
+        rows.frame["propensity"],
+        rows.frame["reward"],
+        strict=True,
+    )
+    made = []
+    for attributes, earlier, eligible, action, propensity, reward in columns:
+        ids = tuple(eligible)
+        if ids not in actions:
+            actions[ids] = tuple(known[id_] for id_ in ids)
+        made.append(
+            Feedback(
+                {**attributes.features, **earlier},
+                actions[ids],
+                action,
+                float(propensity),
+                float(reward),
+            )
+        )
+    return made
+
+
 def _contexts(
     source: LogSource, rows: Rows, slot: str, spec: PolicySpec
 ) -> list[Mapping[str, Any]]:
     """What the policy would have read at each row, under the revision that declared it."""
+    both = zip(_attributes(source, rows), _earlier(rows, slot), strict=True)
+    return [policy_context(spec, attributes, earlier) for attributes, earlier in both]
+
+
+def _earlier(rows: Rows, slot: str) -> list[dict[str, str | None]]:
+    """What the slots before got at each row, by the names that policies read."""
     names = [slot_attribute(earlier) for earlier in rows.surface.slots[slot].after]
     got = rows.frame[[f"context.{name}" for name in names]].to_numpy(dtype=object)
+    return [dict(zip(names, each, strict=True)) for each in got]
+
+
+def _attributes(source: LogSource, rows: Rows) -> list[Attributes]:
+    """What was known at each row, under the revision that declared it."""
     columns = zip(
-        rows.frame["context"], rows.frame["decided_at"], rows.frame["revision"], got, strict=True
+        rows.frame["context"], rows.frame["decided_at"], rows.frame["revision"], strict=True
     )
     return [
-        policy_context(
-            spec,
-            read_attributes(
-                source.revision(digest).surfaces[rows.surface.id],
-                msgspec.json.decode(text),
-                to_microseconds(at.to_pydatetime()),
-            ),
-            dict(zip(names, earlier, strict=True)),
+        read_attributes(
+            source.revision(digest).surfaces[rows.surface.id],
+            msgspec.json.decode(text),
+            to_microseconds(at.to_pydatetime()),
         )
-        for text, at, digest, earlier in columns
+        for text, at, digest in columns
     ]

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli import data, demo, keys, promotion, recommender, reports, serving
+from api.cli import data, demo, keys, promotion, recommender, reports, serving, tuning
 from api.cli.console import err, out, print_json
 from engine.errors import ConfigurationError, Fault
 from engine.version import __version__
@@ -27,6 +27,7 @@ app.command("simulate")(demo.simulate)
 app.command("import")(data.import_)
 app.command("export")(data.export)
 app.command("learn")(data.learn)
+app.command("tune")(tuning.tune)
 app.command("snapshots")(promotion.snapshots)
 app.command("promote")(promotion.promote)
 app.command("rollback")(promotion.rollback)

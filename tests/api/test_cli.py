@@ -27,6 +27,7 @@ COMMANDS = (
     "import",
     "export",
     "learn",
+    "tune",
     "snapshots",
     "promote",
     "rollback",
