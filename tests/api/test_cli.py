@@ -261,8 +261,13 @@ def test_a_holdout_and_learning_apart_from_acting_are_reported(lived: str, tmp_p
     )  # fmt: skip
     assert {p["scope"] for p in report["periods"]} == {"period", "cumulative"}
     assert "Over time" in run(*asked, "--database", lived).out
-    groups = ("lift", "--experiment=layout_bandit", "--metric=watch", "--horizon=fixed")
-    groups += ("--group=learned=bandit", "--group=usual=control", "--holdout=global_2026")
+    groups: tuple[str, ...] = ("lift", "--experiment=layout_bandit", "--metric=watch")
+    groups += (
+        "--horizon=fixed",
+        "--group=learned=bandit",
+        "--group=usual=control",
+        "--holdout=global_2026",
+    )
     learning = run(*groups, "--database", lived, "--json").json()
     assert list(learning["pairs"]) == ["business as usual", "learning over usual", "all"]
     assert "learning over usual" in run(*groups, "--database", lived).out

@@ -72,7 +72,7 @@ def watch(home: InProcess, user: str, items: list[str], days_ago: float) -> None
 @pytest.fixture(scope="module")
 def decision(home: InProcess) -> dict[str, Any]:
     """Layout B for a viewer who finished three episodes this week."""
-    more = {"context": EVENING, "trigger": "session_start"}
+    more: dict[str, Any] = {"context": EVENING, "trigger": "session_start"}
     found = home.decide_where(
         lambda answer: (
             answer["config"]["layout"]["rows"][0] == "continue"

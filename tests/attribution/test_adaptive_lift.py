@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from attribution import AttributionError, Quantile, lift
+from attribution.contrasts import Horizon
 from tests.attribution.worlds import at_least
 
 VALUES = {"a": 0.5, "b": 0.5, "c": 0.5}
@@ -118,7 +119,8 @@ def test_a_sequence_is_dual_to_its_p_value_and_waits_for_values_off_the_usual_on
         for row in lift(frame, **ASKED, alpha=level).results:
             assert (row.low > 0 or row.high < 0) == (row.p_value < level)
     sparse = frame.assign(y=frame["y"] * (frame.index % 20 == 0))
-    for horizon, needed in (("always", 100), ("fixed", 20)):
+    cases: list[tuple[Horizon, int]] = [("always", 100), ("fixed", 20)]
+    for horizon, needed in cases:
         said = {row.verdict for row in lift(sparse, **ASKED, horizon=horizon).results}
         assert any(f"values off the usual one; {needed} are needed" in each for each in said)
 

@@ -10,10 +10,11 @@ import numpy.typing as npt
 from scipy.special import ndtri
 
 from attribution import EvaluationLog, evaluate
-from attribution.comparisons import gap
+from attribution.choices import choice_sample
+from attribution.comparisons import TrialPair
 from attribution.estimators import ESTIMATORS, Evidence, on_policy
 from attribution.sequences import Bounded, betting_p, growth
-from attribution.trials import Sample, Setting, Trial
+from attribution.trials import Setting, Shape, Trial
 from tests.attribution.worlds import World, heavy, mild
 from tests.study.ope import SIX, Draw, fixed, learned, single
 from tests.study.promises import ALPHA, LOOKS, Row
@@ -69,8 +70,7 @@ def terms_of(drawn: Draw, believed: FloatArray) -> dict[str, tuple[float, Bounde
     log, truth = drawn.log, drawn.value
     at = np.arange(log.n)
     weight = np.asarray(drawn.target)[at, log.action] / log.propensity
-    sample = Sample(log.n, log.unit, None, log.reward_range, log.max_rows or 1, silent=False)
-    setting = Setting(sample, "anytime", ALPHA, 0)
+    setting = Setting(choice_sample(log), "anytime", ALPHA, 0)
     low, high = believed.min(), believed.max()
     found = {}
     for name in ASKED:
@@ -90,16 +90,19 @@ def terms_of(drawn: Draw, believed: FloatArray) -> dict[str, tuple[float, Bounde
         if drawn.logging_value is not None:
             logging = replace(trial, terms=on_policy(evidence), max_weight=1.0, is_logging=True)
             gain = truth - drawn.logging_value
-            both = gap(trial, logging), gap(logging, trial)
-            found[f"{name} − logging"] = (gain, *both)
+            pair = TrialPair("t", "logging", trial, logging, Shape(0.0, 0.0, np.inf))
+            found[f"{name} − logging"] = (gain, *pair.bounded())
     return found
 
 
 def first(terms: Bounded, units: int) -> Bounded:
     """The terms as they were when so many units had come."""
-    steadied = terms.steadied and tuple(each[:units] for each in terms.steadied)
+    steadied = terms.steadied
     return replace(
-        terms, total=terms.total[:units], rows=terms.rows[:units], steadied=steadied or None
+        terms,
+        total=terms.total[:units],
+        rows=terms.rows[:units],
+        steadied=None if steadied is None else (steadied[0][:units], steadied[1][:units]),
     )
 
 

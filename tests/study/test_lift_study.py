@@ -43,6 +43,7 @@ def test_without_the_pooled_spread_sparse_revenue_at_5_percent_treated_fails(
     for _ in range(logs):
         looks = world.looks(rng)
         both, alarmed = looks.only(np.arange(2)), False
+        off = se = 0.0
         for look in range(1, 60):
             both = both + looks.only(2 * look + np.arange(2))
             se = np.sqrt((both.m2[:, 0, 0] / both.n**2).sum())
