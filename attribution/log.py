@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any, ClassVar, Self
@@ -376,34 +377,53 @@ class EvaluationLog:
             table, codes = table[known_outcome].reset_index(drop=True), codes[known_outcome]
         if reward_range is None and pd.api.types.is_bool_dtype(column(table, reward, "reward")):
             reward_range = (0.0, 1.0)
-        return cls(
-            actions=known,
-            action=codes.astype(np.intp),
-            reward=numbers(table, reward, "reward"),
-            propensity=(
-                numbers(table, propensity, "propensity")
-                if isinstance(propensity, str)
-                else np.full(len(table), float(propensity))
-            ),
-            unit=None if unit is None else _codes(table, unit, "unit"),
-            eligible=None if eligible is None else np.asarray(eligible, dtype=bool)[known_outcome],
-            pmf=None if pmf is None else np.asarray(pmf, dtype=np.float64)[known_outcome],
-            context=_context(table, context),
-            time=None if time is None else _times(table, time),
-            logger=None if logger is None else _codes(table, logger, "logger"),
-            adaptive=adaptive,
-            reward_range=reward_range,
-            max_weight=math.inf if max_weight is None else max_weight,
-            max_rows=max_rows,
-            logger_propensity=(
-                None
-                if logger_propensity is None
-                else np.asarray(logger_propensity, dtype=np.float64)[known_outcome]
-            ),
-            embedding=None if embedding is None else _codes(table, embedding, "embedding"),
-            missing=missing,
-            columns=table,
-        )
+        with _counted_in_frame(known_outcome):
+            return cls(
+                actions=known,
+                action=codes.astype(np.intp),
+                reward=numbers(table, reward, "reward"),
+                propensity=(
+                    numbers(table, propensity, "propensity")
+                    if isinstance(propensity, str)
+                    else np.full(len(table), float(propensity))
+                ),
+                unit=None if unit is None else _codes(table, unit, "unit"),
+                eligible=None
+                if eligible is None
+                else np.asarray(eligible, dtype=bool)[known_outcome],
+                pmf=None if pmf is None else np.asarray(pmf, dtype=np.float64)[known_outcome],
+                context=_context(table, context),
+                time=None if time is None else _times(table, time),
+                logger=None if logger is None else _codes(table, logger, "logger"),
+                adaptive=adaptive,
+                reward_range=reward_range,
+                max_weight=math.inf if max_weight is None else max_weight,
+                max_rows=max_rows,
+                logger_propensity=(
+                    None
+                    if logger_propensity is None
+                    else np.asarray(logger_propensity, dtype=np.float64)[known_outcome]
+                ),
+                embedding=None if embedding is None else _codes(table, embedding, "embedding"),
+                missing=missing,
+                columns=table,
+            )
+
+
+@contextmanager
+def _counted_in_frame(known: BoolArray | slice) -> Iterator[None]:
+    """Refusals of rows that are told where they stand in the frame, of which some were left out."""
+    try:
+        yield
+    except AttributionError as error:
+        if isinstance(known, slice) or error.row is None:
+            raise
+        row = int(np.flatnonzero(known)[error.row])
+        raise AttributionError(
+            f"{error} Rows are counted among those with an outcome: it is row {row} of all.",
+            count=error.count,
+            row=row,
+        ) from error
 
 
 def check_pmf(name: str, pmf: FloatArray, log: EvaluationLog) -> None:

@@ -165,6 +165,15 @@ def test_an_error_over_rows_carries_their_count_and_the_first() -> None:
     assert (caught.value.count, caught.value.row) == (2, 2)
 
 
+def test_a_row_behind_others_without_an_outcome_is_told_by_its_place_in_the_frame() -> None:
+    frame = FRAME.assign(p=[0.2, 0.3, 7.0, 0.2, 0.5, 0.5], known=[True, False] + 4 * [True])
+    with pytest.raises(
+        AttributionError, match=r"in 1 of 5 rows, first in row 1 .*row 2 of all"
+    ) as caught:
+        read(frame, observed="known")
+    assert caught.value.row == 2
+
+
 def test_something_that_is_no_frame_is_refused() -> None:
     with pytest.raises(AttributionError, match="`frame` is a list"):
         read([1, 2])
