@@ -20,6 +20,7 @@ from attribution.log import EvaluationLog, column
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
+BoolArray = npt.NDArray[np.bool_]
 # A column of lists, a column for each action, or a function of a batch of n rows giving (n, k).
 Matrix = str | Sequence[str] | Callable[[pa.RecordBatch], npt.ArrayLike]
 
@@ -64,8 +65,8 @@ class LogColumns:
         """Actions."""
         return len(self.actions)
 
-    def known(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The rows of a batch whose outcome is known.
+    def known(self, batch: pa.RecordBatch) -> BoolArray:
+        """(n,) whether each row's outcome is known.
 
         Raises
         ------
@@ -73,8 +74,9 @@ class LogColumns:
             If ``observed`` is no column of truths.
         """
         if self.observed is None:
-            return batch
-        return batch.filter(self._observed(batch))
+            return np.ones(batch.num_rows, bool)
+        known: BoolArray = self._observed(batch).to_numpy(zero_copy_only=False)
+        return known
 
     def missing(self, batch: pa.RecordBatch) -> IntArray:
         """(k,) how many rows of each action lack their outcome."""

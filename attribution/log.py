@@ -377,7 +377,7 @@ class EvaluationLog:
             table, codes = table[known_outcome].reset_index(drop=True), codes[known_outcome]
         if reward_range is None and pd.api.types.is_bool_dtype(column(table, reward, "reward")):
             reward_range = (0.0, 1.0)
-        with _counted_in_frame(known_outcome):
+        with counted_in_frame(known_outcome):
             return cls(
                 actions=known,
                 action=codes.astype(np.intp),
@@ -411,7 +411,7 @@ class EvaluationLog:
 
 
 @contextmanager
-def _counted_in_frame(known: BoolArray | slice) -> Iterator[None]:
+def counted_in_frame(known: BoolArray | slice) -> Iterator[None]:
     """Refusals of rows that are told where they stand in the frame, of which some were left out."""
     try:
         yield

@@ -29,6 +29,7 @@ from attribution.diagnostics import tail_size
 from attribution.errors import AttributionError
 from attribution.estimators import ESTIMATORS, Evidence, Terms
 from attribution.intervals import BLOCK, Moved, Part, blocks, deviations, moments_of, ratio
+from attribution.log import counted_in_frame
 from attribution.moments import Moments
 from attribution.questions import REWARD, ROWS, Key, Question
 from attribution.targets import Predicted, Readings, ranges, read
@@ -241,10 +242,18 @@ def _counted_from(start: int) -> Iterator[None]:
 
 def _portion(question: Question, batch: pa.RecordBatch) -> _Portion | None:
     """The rows of a batch whose outcome is known, if there are any."""
-    of = question.columns
-    batch = of.known(batch)
-    if not batch.num_rows:
+    known = question.columns.known(batch)
+    if not known.any():
         return None
+    if known.all():
+        return _read(question, batch)
+    with counted_in_frame(known):
+        return _read(question, batch.filter(pa.array(known)))
+
+
+def _read(question: Question, batch: pa.RecordBatch) -> _Portion:
+    """Rows whose outcomes are all known, with the targets read against them."""
+    of = question.columns
     rows = of.rows(batch)
     model = None
     models = {}

@@ -241,6 +241,16 @@ def test_a_row_that_is_not_valid_is_named_by_its_place_in_the_log(
     assert "counted from row 100, where their batch begins" in str(raised.value)
 
 
+def test_a_row_behind_others_without_an_outcome_is_told_by_its_place_in_the_log() -> None:
+    log = broken("p", 150, 7.0)
+    columns = replace(COLUMNS, observed="known", pmf=None)
+    known = np.arange(300) % 10 != 5
+    log = log.set_column(log.schema.get_field_index("known"), "known", pa.array(known))
+    with pytest.raises(AttributionError) as raised:
+        evaluate_batches(lambda: log.to_batches(max_chunksize=100), columns, {"t": "near"}, ["ips"])
+    assert raised.value.row == 150
+
+
 @pytest.mark.parametrize(
     ("change", "asked", "told"),
     [
