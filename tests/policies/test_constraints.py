@@ -267,6 +267,22 @@ def test_an_action_that_does_no_harm_is_seldom_closed() -> None:
     assert closed <= binom.ppf(0.999, 60, 0.05)
 
 
+def test_harm_is_not_seen_in_what_comes_back_whatever_is_shown() -> None:
+    """Where much comes back one action is preferred, and the default where little does."""
+    rng = np.random.default_rng(6)
+    protections = Protections("a", (Protection("returns", 1.0, 0.05, 0.0, 1.0),), 0.05, 0.1, 2)
+    policy = Watched(make_policy("uniform"), protections)
+    rows = []
+    for _ in range(4_000):
+        often = rng.random() < 0.5
+        preferred = rng.random() < 0.9
+        action = "b" if often == preferred else "a"
+        came = float(rng.random() < (0.9 if often else 0.1))
+        rows.append(Seen("ab", action, 0.9 if preferred else 0.1, {"returns": came}))
+    policy.watch(rows)
+    assert policy.harmful == ()
+
+
 def test_a_metric_of_which_more_is_better_is_protected_likewise() -> None:
     margin = Protections("a", (Protection("margin", -1.0, 0.1, 0.0, 5.0),), 0.05, 0.5, 2)
     policy = Watched(make_policy("uniform"), margin)
