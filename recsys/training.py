@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from recsys.affinity import Affinity, DenseWeights, Factors, Floats, NearestItems
 from recsys.als import alpha_of, als, ridge
@@ -20,6 +21,7 @@ from recsys.popularity import MICROSECONDS_A_DAY, popularity
 from recsys.retrieval import build_index
 from recsys.settings import TrainSettings
 
+_MOST_CHOICES = 500  # of a user, the last, that make items near: a robot would make all so
 _LEAST_REPEATS = 3  # an interval between repeated choices is known from as many
 
 
@@ -48,9 +50,12 @@ def train(
     known = _of_catalogue(counted, catalogue)
     chosen = known.last_of_pairs()
     n = len(chosen.item_ids)
-    choices = _matrix(chosen, settings)
+    weights = chosen.weights(settings.weights)
+    choices = _matrix(chosen, weights)
     tell("nearest items", 0.0)
-    nearest = NearestItems(*nearest_items(choices, min(settings.neighbours, n)))
+    latest = _matrix(chosen, np.where(_place_from_end(chosen) < _MOST_CHOICES, weights, 0.0))
+    latest.eliminate_zeros()
+    nearest = NearestItems(*nearest_items(latest, min(settings.neighbours, n)))
     tell("nearest items", 1.0)
     affinity = _affinity(choices, nearest, settings, tell)
     at = int(chosen.at[-1])
@@ -120,12 +125,20 @@ def _of_catalogue(counted: Interactions, catalogue: Catalogue) -> Interactions:
     return counted if there.all() else counted.take(there[counted.item])
 
 
-def _matrix(chosen: Interactions, settings: TrainSettings) -> Any:
-    """Sparse (users, items) of weights."""
+def _place_from_end(chosen: Interactions) -> npt.NDArray[np.intp]:
+    """(m,), how many choices the user made after each."""
+    order = np.argsort(chosen.user, kind="stable")
+    ends = np.cumsum(np.bincount(chosen.user))
+    place = np.empty(len(chosen), np.intp)
+    place[order] = ends[chosen.user[order]] - 1 - np.arange(len(chosen))
+    return place
+
+
+def _matrix(chosen: Interactions, weights: npt.NDArray[np.float64]) -> Any:
+    """Sparse (users, items) of weights (m,)."""
     from scipy import sparse  # noqa: PLC0415  training only
 
     shape = (len(chosen.user_ids), len(chosen.item_ids))
-    weights = chosen.weights(settings.weights)
     return sparse.csr_array((weights, (chosen.user, chosen.item)), shape=shape)
 
 

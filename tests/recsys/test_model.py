@@ -314,6 +314,16 @@ def test_auto_takes_factors_beyond_so_many_items() -> None:
     assert train(CATALOGUE, INTERACTIONS, fewer).kind == "als"
 
 
+def test_a_robot_that_chooses_everything_makes_no_items_near() -> None:
+    """Of a user only the last 500 choices do; users' pairs grow with the square of their number."""
+    names = [f"i{number:04d}" for number in range(600)]
+    plain = Catalogue.empty(ItemSchema({})).upsert([Item(name) for name in names], now=NOW)
+    log = Interactions.of(["robot"] * 600, names, [NOW + n for n in range(600)])
+    nearest = train(plain, log, TrainSettings(kind="item_knn")).nearest
+    assert not nearest.similarities[:100].any()
+    assert nearest.similarities[100:].all()
+
+
 def test_training_tells_how_far_it_is() -> None:
     told: list[tuple[str, float]] = []
     settings = TrainSettings(kind="als", factors=4, iterations=2)
