@@ -29,17 +29,17 @@ from recsys.training import train
 from tests.recsys.worlds import call, catalogue, interactions
 
 HITS = np.array([[True, False, True, False], [False, False, False, True], [False] * 4])
-RELEVANT = np.array([3, 1, 2])
+RELEVANT = np.array([6, 1, 2])
 
 
 def test_metrics_of_three_lists_worked_by_hand() -> None:
     log3, log5 = math.log2(3), math.log2(5)
-    first = (1 + 1 / 2) / (1 + 1 / log3 + 1 / 2)
+    first = (1 + 1 / 2) / (1 + 1 / log3 + 1 / 2 + 1 / log5)
     np.testing.assert_allclose(metrics.ndcg(HITS, RELEVANT), [first, 1 / log5, 0])
-    np.testing.assert_allclose(metrics.recall(HITS, RELEVANT), [2 / 3, 1, 0])
+    np.testing.assert_allclose(metrics.recall(HITS, RELEVANT), [2 / 6, 1, 0])
     np.testing.assert_allclose(metrics.hit_rate(HITS), [1, 1, 0])
     np.testing.assert_allclose(
-        metrics.average_precision(HITS, RELEVANT), [(1 + 2 / 3) / 3, 1 / 4, 0]
+        metrics.average_precision(HITS, RELEVANT), [(1 + 2 / 3) / 4, 1 / 4, 0]
     )
 
 
