@@ -121,8 +121,44 @@ def completion(
 ) -> tuple[int, ...]:
     """As many items as k positions and all limits allow, ``fixed`` among them, in order of index.
 
-    Of as many, those of the greatest total utility. Solved as an integer programme.
+    Those of the greatest utility that still fit, one after the other, if they are k; else as many
+    as there can be, by an integer programme.
     """
+    found = _one_after_the_other(limits, groups, utility, k, fixed)
+    return found if len(found) == k else _most(limits, groups, utility, k, fixed)
+
+
+def _one_after_the_other(
+    limits: Sequence[Limit],
+    groups: Mapping[str, Groups],
+    utility: FloatArray,
+    k: int,
+    fixed: Sequence[int],
+) -> tuple[int, ...]:
+    member = np.concatenate([_columns(limit, groups[limit.column]) for limit in limits], axis=1)
+    caps = _caps(limits, groups)
+    counts = member[np.array(fixed, np.intp)].sum(axis=0)
+    open_ = ~(member & (counts >= caps)).any(axis=1)
+    open_[list(fixed)] = False
+    found = list(fixed)
+    while len(found) < k and open_.any():
+        item = int(np.where(open_, utility, -np.inf).argmax())
+        found.append(item)
+        open_[item] = False
+        counts = counts + member[item]
+        full = member[item] & (counts >= caps)
+        open_ &= ~member[:, full].any(axis=1)
+    return tuple(sorted(found))
+
+
+def _most(
+    limits: Sequence[Limit],
+    groups: Mapping[str, Groups],
+    utility: FloatArray,
+    k: int,
+    fixed: Sequence[int],
+) -> tuple[int, ...]:
+    """As many as there can be; of as many, those of the greatest total utility."""
     from scipy.optimize import Bounds, LinearConstraint, milp  # noqa: PLC0415  # rarely needed
     from scipy.sparse import vstack  # noqa: PLC0415  # as above
 
@@ -152,38 +188,39 @@ class Packing:
     """The limits' counts over what is placed and what completes it."""
 
     def __init__(self, limits: Sequence[Limit], groups: Mapping[str, Groups], m: int) -> None:
-        columns = [_columns(limit, groups[limit.column]) for limit in limits]
-        self._member = np.concatenate([np.zeros((m, 0), np.bool_), *columns], axis=1)
+        columns = [_columns(limit, groups[limit.column]).T for limit in limits]
+        # A row for each value, since those that are full are looked at again and again.
+        self._members = np.concatenate([np.zeros((0, m), np.bool_), *columns]).astype(np.float32)
         self._caps = _caps(limits, groups)
         self._counts = np.zeros(len(self._caps))
 
     def hold(self, items: Sequence[int]) -> None:
         """Count items that are, or will be, in the slate."""
-        self._counts += self._member[np.array(items, np.intp)].sum(axis=0)
+        self._counts += self._members[:, np.array(items, np.intp)].sum(axis=1)
 
     def completable(self, rest: Sequence[int]) -> Mask:
         """(m,), what can be placed so that all but at most one of ``rest`` still complete it.
 
         An item takes the place of one of the rest; that frees every value that is full but needed.
         """
-        found = (self._needs(rest) == 0).any(axis=1)
+        found = (self._needs(rest) == 0).any(axis=0)
         found[list(rest)] = True
         return np.asarray(found)
 
     def _needs(self, rest: Sequence[int]) -> npt.NDArray[np.float32]:
-        """(m, rest), how many full values an item needs that one of the rest would not free."""
-        full = self._counts >= self._caps
-        need = self._member[:, full].astype(np.float32)
-        kept = ~self._member[np.ix_(np.array(rest, np.intp), np.flatnonzero(full))]
-        return need @ kept.T.astype(np.float32)
+        """(rest, m), how many full values an item needs that one of the rest would not free."""
+        full = np.flatnonzero(self._counts >= self._caps)
+        need = self._members[full]
+        kept = 1.0 - need[:, np.array(rest, np.intp)]
+        return np.asarray(kept.T @ need, np.float32)
 
     def place(self, item: int, rest: list[int], utility: FloatArray) -> list[int]:
         """The rest that completes the slate once the item is placed."""
         if item in rest:
             return [i for i in rest if i != item]
-        free = np.flatnonzero(self._needs(rest)[item] == 0).tolist()
+        free = np.flatnonzero(self._needs(rest)[:, item] == 0).tolist()
         if not free:
             return rest
         gone = min(free, key=lambda at: (utility[rest[at]], at))
-        self._counts += self._member[item].astype(float) - self._member[rest[gone]]
+        self._counts += self._members[:, item] - self._members[:, rest[gone]]
         return [i for at, i in enumerate(rest) if at != gone]

@@ -179,26 +179,35 @@ def exact(worth: FloatArray, rows: FloatArray, caps: FloatArray, k: int) -> tupl
     return -float(solved.fun), np.flatnonzero(solved.x > 0.5).tolist()
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_a_greedy_slate_of_20_within_limits_is_within_two_percent_of_the_best(seed: int) -> None:
-    """Franchises, categories and overlapping genres, with skewed sizes."""
-    rng = np.random.default_rng(seed)
-    m = 300
-    of = pool(
-        rng.gumbel(size=m),
-        franchise=groups(*[f"f{i}" for i in rng.zipf(1.5, m) % 40]),
-        category=groups(*[f"c{i}" for i in rng.geometric(0.3, m) % 9]),
-        genres=groups(*[[f"g{i}" for i in {*rng.integers(12, size=2).tolist()}] for _ in range(m)]),
-    )
-    limits = (
-        Limit(column="franchise", at_most=2),
-        Limit(column="category", at_most=4),
-        Limit(column="genres", at_most=5),
-    )
-    chosen = order(completed(of, limits, 20), Composing(limits=limits), 20)
-    optimum, _ = exact(of.utility, *constraints(of, limits), 20)
-    assert len(chosen) == 20
-    assert float(of.utility[chosen].sum()) >= 0.98 * optimum
+@pytest.mark.parametrize("three", [False, True])
+def test_a_greedy_slate_of_20_of_1000_within_limits_comes_near_the_best(three: bool) -> None:
+    """Franchises, categories and overlapping genres of skewed sizes.
+
+    On average within 1 % of the best; what one greedy pass can miss in one world is bounded, too.
+    """
+    gaps = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        m = 1000
+        of: dict[str, Groups] = {
+            "franchise": groups(*[f"f{i}" for i in rng.zipf(1.5, m) % 40]),
+            "category": groups(*[f"c{i}" for i in rng.geometric(0.3, m) % 9]),
+        }
+        limits: tuple[Limit, ...] = (
+            Limit(column="franchise", at_most=3),
+            Limit(column="category", at_most=4),
+        )
+        if three:
+            words = rng.integers(12, size=(m, 2)).tolist()
+            of["genres"] = groups(*[[f"g{i}" for i in {*pair}] for pair in words])
+            limits = (*limits, Limit(column="genres", at_most=5))
+        world = pool(rng.gumbel(size=m), None, **of)
+        chosen = order(completed(world, limits, 20), Composing(limits=limits), 20)
+        optimum, _ = exact(world.utility, *constraints(world, limits), 20)
+        assert len(chosen) == 20
+        gaps.append(1.0 - float(world.utility[chosen].sum()) / optimum)
+    assert sum(gaps) / len(gaps) < 0.01
+    assert max(gaps) < 0.03
 
 
 @pytest.mark.parametrize("seed", range(6))
