@@ -48,6 +48,18 @@ OF_KIND: dict[SlateKind, Sequence[ItemRule]] = {
 """The hard rules that make a kind what it is; a plan's rule of the same id takes their place."""
 
 
+def _whole(value: object, least: int, most: float = math.inf) -> bool:
+    """Whether a value of any type is a whole number in a range."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _real(value: object) -> bool:
+    """Whether a value of any type is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value)
+
+
 class Limit(msgspec.Struct, frozen=True, kw_only=True):
     """At most so many items of a slate share a value, such as a franchise.
 
@@ -63,7 +75,7 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
     unknown: Literal["together", "apart"] = "together"
 
     def __post_init__(self) -> None:
-        if isinstance(self.at_most, bool) or self.at_most < 1:
+        if not _whole(self.at_most, 1):
             raise RecsysError(
                 f"limits.{self.column}.at_most is {self.at_most!r}. Give 1 or more; a rule keeps "
                 "items out altogether."
@@ -141,11 +153,11 @@ class Exploration(msgspec.Struct, frozen=True, kw_only=True):
     epsilon: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < math.inf:
+        if not _real(self.temperature) or self.temperature < 0:
             raise RecsysError(
                 f"exploration.temperature is {self.temperature!r}. Give a finite number, 0 or more."
             )
-        if not 0 <= self.epsilon <= 1:
+        if not _real(self.epsilon) or not 0 <= self.epsilon <= 1:
             raise RecsysError(f"exploration.epsilon is {self.epsilon!r}. Give a share, 0 to 1.")
 
 
@@ -170,7 +182,7 @@ class Pin(msgspec.Struct, frozen=True, kw_only=True):
     sponsored: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.position, bool) or self.position < 1:
+        if not _whole(self.position, 1):
             raise RecsysError(f"pins.position is {self.position!r}. Positions count from 1.")
         if bool(self.item_id) == bool(self.column):
             raise RecsysError(
@@ -246,9 +258,9 @@ class SlatePlan:
             raise RecsysError(
                 f"{where}.kind is {self.kind!r}, which is unknown. Known: {', '.join(SLATE_KINDS)}."
             )
-        if not 1 <= self.k <= LARGEST_K:
+        if not _whole(self.k, 1, LARGEST_K):
             raise RecsysError(f"{where}.k is {self.k!r}. Give 1 to {LARGEST_K}.")
-        if not self.k <= self.candidates <= MOST_CANDIDATES:
+        if not _whole(self.candidates, self.k, MOST_CANDIDATES):
             raise RecsysError(
                 f"{where}.candidates is {self.candidates!r}. Give k or more, at most "
                 f"{MOST_CANDIDATES:,}."
@@ -270,7 +282,7 @@ class SlatePlan:
             raise RecsysError(f"{where}.rules: two have the id {twice[0]!r}. Name each apart.")
         for rule in self.rules:
             soft = rule.kind not in HARD
-            if soft and not 0 < rule.amount < math.inf:
+            if soft and (not _real(rule.amount) or rule.amount <= 0):
                 raise RecsysError(
                     f"{where}.rules.{rule.id}.amount is {rule.amount!r}. Give a finite number "
                     "above 0; bury takes it away."
@@ -326,5 +338,5 @@ class SlatePlan:
 
 
 def _above_zero(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
+    if not _real(value) or value <= 0:
         raise RecsysError(f"{name} is {value!r}. Give a finite number above 0, or leave it out.")

@@ -13,9 +13,9 @@ from recsys.bound import BoundModel, bind
 from recsys.call import SLATE_KINDS, Interaction, SlateKind
 from recsys.catalogue import Catalogue, Item
 from recsys.errors import RecsysError
-from recsys.plan import Pin, SlatePlan
+from recsys.plan import Calibration, Diversity, Exploration, Limit, Pin, SlatePlan
 from recsys.recommend import Recommendation, recommend
-from recsys.rules import DueAgain, Except, InStock, Matches
+from recsys.rules import DueAgain, Except, Having, InStock, Matches
 from recsys.training import train
 from tests.console import ROOT
 from tests.recsys import worlds
@@ -205,6 +205,32 @@ def test_a_plan_that_cannot_be_filled_is_refused_by_name(
 ) -> None:
     with pytest.raises(RecsysError) as refused:
         SlatePlan(**{"id": "s", **given})
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda v: Limit(column="a", at_most=v), "limits.a.at_most is"),
+        (lambda v: Pin(position=v, item_id="a"), "pins.position is"),
+        (lambda v: Exploration(temperature=v), "exploration.temperature is"),
+        (lambda v: Exploration(epsilon=v), "exploration.epsilon is"),
+        (lambda v: Diversity(weight=v), "diversity.weight is"),
+        (lambda v: Calibration(column="a", weight=v), "calibration.weight is"),
+        (lambda v: SlatePlan(id="s", k=v), "slates.s.k is"),
+        (lambda v: SlatePlan(id="s", candidates=v), "slates.s.candidates is"),
+        (
+            lambda v: SlatePlan(id="s", rules=(Having({"type": "a"}, v, "h"),)),
+            "slates.s.rules.h.amount is",
+        ),
+    ],
+)
+@pytest.mark.parametrize("value", [-1, "3", None, True, float("nan")])
+def test_numbers_of_the_wrong_type_or_range_are_refused_by_name(
+    make: Any, message: str, value: Any
+) -> None:
+    with pytest.raises(RecsysError) as refused:
+        make(value)
     assert message in str(refused.value)
 
 
