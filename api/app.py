@@ -40,6 +40,7 @@ from engine.store import KeyStore, Store
 from engine.version import __version__
 from engine.workspace import load_workspace
 
+_ROUTERS = (router, items_router)
 _RAW: Mapping[str, RawRoute[Any]] = {
     route.path: route for route in (DECIDE, RECOMMEND, EXPOSURES, OUTCOMES, ITEMS)
 }
@@ -120,8 +121,8 @@ def create_app(settings: Settings, journal: Journal) -> FastAPI:
     )
     app.state.telemetry = telemetry
     app.state.reports = Reports(settings.database)
-    app.include_router(router)
-    app.include_router(items_router)
+    for of in _ROUTERS:
+        app.include_router(of)
     _answer_errors(app, journal)
     app.gate = Gate(app.routed, _RAW, lambda: app.state.engine, telemetry, journal, access)
     app.openapi = lambda: _openapi(app, with_keys=settings.auth)  # type: ignore[method-assign]  # FastAPI's documented way to extend its document
@@ -187,7 +188,8 @@ def _allowed(request: Request) -> str:
     """The methods of all routes at a path: Starlette names those of the first one alone."""
     methods = {
         method
-        for route in request.app.router.routes
+        for of in _ROUTERS
+        for route in of.routes
         if route.matches(request.scope)[0] is not Match.NONE
         for method in getattr(route, "methods", None) or ()
     }

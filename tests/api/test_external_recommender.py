@@ -98,7 +98,8 @@ def test_what_a_partner_ranks_stands_under_the_rules_of_the_workspace(
     ranked = [i["item_id"] for i in found["items"] if i["reason"] == "partner"]
     assert ranked == ["strap", "card"]
     document = shop.get(f"/v1/decisions/{answer['decision_id']}").json()["slates"]["accessories"]
-    assert document["versions"] == {"items": "1", "recommender": "partner", "model": "p-1"}
+    versions = {"items": "1", "recommender": "partner", "model": "p-1", "scorer": ""}
+    assert document["versions"] == versions
     kept_out = {entry["rule"]: entry["items"] for entry in document["removed"]}
     assert "battery" in kept_out["in_stock"]
     assert set(document["timings_ms"]) >= {"external", "composition"}
