@@ -9,31 +9,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import (
     BigInteger,
     Column,
     Connection,
-    Engine,
     LargeBinary,
     MetaData,
     Row,
     String,
     Table,
-    create_engine,
     inspect,
     select,
 )
-from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import NullPool
 
 from engine.errors import StoreError
 from engine.keys import Key, Scope
-from engine.store.backend import parse_address, said, shown
-from engine.store.postgres import engine_of
+from engine.store.backend import said
+from engine.store.beside import engine_beside
 
 T = TypeVar("T")
 
@@ -65,21 +60,7 @@ class KeyStore:
         StoreError
             If the address is none of ours.
         """
-        address = parse_address(url)
-        self.path: Path | None = None
-        self._engine: Engine
-        if address.drivername == "sqlite":
-            log = Path(str(address.database))
-            self.path = log.with_name(log.name + ".keys")
-            self.name = str(self.path)
-            self._engine = create_engine(
-                URL.create("sqlite", database=self.name),
-                connect_args={"timeout": 10},
-                poolclass=NullPool,
-            )
-        else:
-            self.name = shown(address)
-            self._engine = engine_of(address, "evenhand keys", poolclass=NullPool)
+        self._engine, self.name, self.path = engine_beside(url, "keys", wait_s=10)
 
     def add(self, key: Key) -> None:
         """Store a key, durably."""

@@ -9,32 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy import (
     BigInteger,
     Column,
     Connection,
-    Engine,
     Integer,
     LargeBinary,
     MetaData,
     String,
     Table,
-    create_engine,
     delete,
     func,
     inspect,
     select,
 )
-from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import NullPool
 
 from engine.errors import StoreError
-from engine.store.backend import parse_address, said, shown
-from engine.store.postgres import engine_of
+from engine.store.backend import said
+from engine.store.beside import engine_beside
 
 MOST_KEPT = 5
 """How many models of a recommender are kept: replays need none, an operator may want the last."""
@@ -84,21 +79,7 @@ class ModelStore:
         StoreError
             If the address is none of ours.
         """
-        address = parse_address(url)
-        self._path: Path | None = None
-        self._engine: Engine
-        if address.drivername == "sqlite":
-            log = Path(str(address.database))
-            self._path = log.with_name(log.name + ".models")
-            self.name = str(self._path)
-            self._engine = create_engine(
-                URL.create("sqlite", database=self.name),
-                connect_args={"timeout": 30},
-                poolclass=NullPool,
-            )
-        else:
-            self.name = shown(address)
-            self._engine = engine_of(address, "evenhand models", poolclass=NullPool)
+        self._engine, self.name, self._path = engine_beside(url, "models", wait_s=30)
 
     def add(
         self,
