@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from engine.exporting import export
 from engine.ids import rfc3339, system_clock
+from engine.log import InteractionsEntry, UnitInteraction
 from engine.logsource import ExportedLog
 from engine.record import decode_record, encode_record, fillings_of
 from engine.store import Store
@@ -371,6 +372,9 @@ def test_forgetting_a_person_deletes_what_they_did_with_items(tmp_path: Path) ->
             {"outcome_id": "john-1", "user_id": "john-roe", **of},
         ):
             assert served.post("/v1/outcomes", body).status_code == 200
+        # As of a file, which no outcome told of.
+        before = UnitInteraction("f:1", "u:jane-doe", "g4", "view", 1.0, 1, 1)
+        served.engine._store.write([InteractionsEntry((before,))], system_clock())
         assert served.post("/v1/forget", {"user_id": "jane-doe"}).status_code == 200
         _, left = served.engine._store.read(lambda c: ask.interactions_after(c, 0, 10))
         assert [one.unit for one in left] == ["u:john-roe"]
