@@ -287,7 +287,7 @@ def _entered(
         parts.append(choices.loc[served, wanted])
     rows = pd.concat(parts, ignore_index=True)
     counts = np.zeros(len(rows), dtype=bool)
-    passing, others = np.ones(len(rows)), np.zeros(len(rows), dtype=bool)
+    passing, held = np.ones(len(rows)), np.zeros(len(rows), dtype=bool)
     for (digest, surface), index in rows.groupby(["revision", "surface"]).indices.items():
         design = source.revision(str(digest)).design
         here = [h for h in design.holdouts if h.applies_to(str(surface))]
@@ -296,16 +296,16 @@ def _entered(
         )
         counts[index] = runs and holdout in {h.id for h in here}
         passing[index] = np.prod([1 - h.share for h in here])
-        others[index] = rows["path"].to_numpy()[index] == holdout
-        held_elsewhere = rows["path"].iloc[index].isin([h.id for h in here if h.id != holdout])
-        counts[index] &= ~held_elsewhere.to_numpy()
-    rows["variant"] = np.where(others, HELD, DECIDED)
-    rows["probability"] = np.where(others, rows["path_probability"], passing)
+        path = rows["path"].iloc[index]
+        held[index] = (path == holdout).to_numpy()
+        elsewhere = path.isin([h.id for h in here if h.id != holdout])
+        counts[index] &= ~elsewhere.to_numpy()
+    rows["variant"] = np.where(held, HELD, DECIDED)
+    rows["probability"] = np.where(held, rows["path_probability"], passing)
     first = rows[counts].sort_values("decided_at", kind="stable").drop_duplicates("unit")
-    first = first.rename(columns={"decided_at": "assigned_at"})
-    columns = ["id", "unit", "variant", "probability", "assigned_at"]
-    found: pd.DataFrame = first.assign(id=holdout)[columns]
-    return found
+    first = first.rename(columns={"decided_at": "assigned_at"}).assign(id=holdout)
+    named: pd.DataFrame = first[["id", "unit", "variant", "probability", "assigned_at"]]
+    return named
 
 
 def _joined(
