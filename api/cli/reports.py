@@ -165,7 +165,7 @@ def print_lift(report: dict[str, Any]) -> None:
 
 _LIFT = (
     *("variant", "units", "mean", "baseline"),
-    *("difference", "95 %", "relative", "by", "verdict"),
+    *("difference", "95 %", "relative", "verdict"),
 )
 
 
@@ -174,7 +174,6 @@ def _lift_row(r: dict[str, Any]) -> tuple[Any, ...]:
         *(r[name] for name in ("metric", "variant", "n", "mean", "baseline_mean", "difference")),
         ends(r["low"], r["high"]),
         _percent(r["relative"], r["relative_low"], r["relative_high"]),
-        r["interval"],
         r["verdict"],
     )
 
