@@ -184,6 +184,7 @@ class Engine:
         self._serving = self._modelled(kept_up=True)
         activate(store, workspace, self._clock)
         self._filler = Filler(external)
+        self._fallen_back: set[str] = set()
         self._committer = Committer(store, self._clock, observe_commit, longest_s=store.longest_s)
         self._learner = LearnerProcess(store.url)
         self._changing = asyncio.Lock()
@@ -343,8 +344,13 @@ class Engine:
                 current.workspace, current.shelf, record, request.context, inputs.history, deadline
             )
         for slate, filling in fillings_of(filled).items():
-            if filling.fallback:
+            # Told when it begins and when it ends: in between, each record says so.
+            if filling.fallback and slate not in self._fallen_back:
+                self._fallen_back.add(slate)
                 self._journal.warning("fell back", slate=slate, why=filling.fallback)
+            elif not filling.fallback and slate in self._fallen_back:
+                self._fallen_back.discard(slate)
+                self._journal.info("fell back no more", slate=slate)
         return filled
 
     def _unlogged(self, record: DecisionRecord, workspace: Workspace, why: str) -> Answer:

@@ -58,6 +58,16 @@ class Shelf:
     sources: Mapping[str, Source] = field(default_factory=dict)
     scorers: Mapping[str, LinearScorer] = field(default_factory=dict)
 
+    def fault(self, recommender: str) -> str | None:
+        """Why the newest items stand in for a recommender that was trained."""
+        model = self.models.get(recommender)
+        if model is None or recommender in self.sources:
+            return None
+        return (
+            f"{recommender}: model {model.version[:12]} knows none of the catalogue's "
+            f"{self.catalogue.size} items; train it on them"
+        )
+
     def scorer(self, slate: Slate) -> LinearScorer | None:
         """What predicts a slate's objective; None where relevance is the objective."""
         if slate.scorer is None:

@@ -96,7 +96,7 @@ class Filler:
         """Who proposes, what is proposed, why by another than declared, and the seconds asked."""
         declared = workspace.recommenders[slate.recommender]
         if declared.url is None:
-            return declared.id, shelf.source(declared.id), None, None
+            return declared.id, shelf.source(declared.id), shelf.fault(declared.id), None
         instead = declared.fallback or declared.id
         began = time.perf_counter()
         try:

@@ -197,6 +197,31 @@ def test_a_damaged_model_is_told_and_what_served_serves_on(cinema: Path, tmp_pat
         assert any("was altered" in message for message in warned)
 
 
+def test_a_model_of_another_catalogue_is_told_and_the_newest_items_stand_in(
+    cinema: Path, tmp_path: Path
+) -> None:
+    database = f"sqlite:///{tmp_path}/log.db"
+    with InProcess(cinema, database) as served:
+        tell_titles(served)
+        watch_by_taste(served)
+        digest = trained(database, cinema)
+        served.run(served.engine.follow_models)
+        gone = [{"item_id": id_, "removed": True} for ids in TASTES.values() for id_ in ids]
+        assert served.post("/v1/items", gone).status_code == 200
+        served.post("/v1/items", {"item_id": "other", "attributes": {"genre": "drama"}})
+        slate = served.decide("v1")["slates"]["for_you"]
+        assert [item["item_id"] for item in slate["items"]] == ["other"]
+        assert slate["fallback"] == (
+            f"embedded: model {digest[:12]} knows none of the catalogue's 1 items; train it on them"
+        )
+        served.decide("v2")
+        # When its items are back, so is the model.
+        tell_titles(served)
+        assert served.decide("v1")["slates"]["for_you"]["fallback"] is None
+        told = [event for event, _ in served.journal.entries if event.startswith("fell back")]
+        assert told == ["fell back", "fell back no more"]
+
+
 def test_only_the_last_models_are_kept(tmp_path: Path) -> None:
     models = ModelStore(f"sqlite:///{tmp_path}/log.db")
     assert models.newest() == {}
