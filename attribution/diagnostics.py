@@ -485,12 +485,12 @@ def is_adaptive(log: EvaluationLog) -> bool:
     once = frame.groupby(["unit", "logger"])["time"].mean().reset_index()
     once["rank"] = once["time"].rank()
     between = once.groupby("logger")["rank"].agg(["count", "mean"])
-    count, overall = len(once), (len(once) + 1) / 2
+    overall = (len(once) + 1) / 2
     spread = float(once["rank"].var())
     if spread == 0:
         return False
     h = float((between["count"] * (between["mean"] - overall) ** 2).sum()) / spread
-    return float(chdtrc(len(between) - 1, h * (count - 1) / count)) < CALIBRATION_ALPHA
+    return float(chdtrc(len(between) - 1, h)) < CALIBRATION_ALPHA
 
 
 def _unsupported(log: EvaluationLog, pmf: FloatArray | None) -> float:

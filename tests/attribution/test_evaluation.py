@@ -380,15 +380,16 @@ def test_snapshots_that_follow_each_other_beside_a_constant_control_are_adaptive
 
 
 def test_the_rank_test_of_loggers_is_kruskal_and_walliss() -> None:
-    """Reference: scipy.stats.kruskal at the edge of the level, with ties."""
+    """Reference: scipy.stats.kruskal at the edge of the level, with ties, in small logs too."""
     rng = np.random.default_rng(24)
     judged = set()
-    for shift in (0, 6, 9, 12, 15, 30):
-        logger = rng.integers(0, 3, 300)
-        minute = rng.integers(0, 60, 300) + shift * (logger == 2)
+    logs = [(300, shift) for shift in (0, 6, 9, 12, 15, 30)] + [(24, 35)] * 200
+    for n, shift in logs:
+        logger = rng.permutation(np.arange(n) % 3)
+        minute = rng.integers(0, 60, n) + shift * (logger == 2)
         time = np.datetime64("2026-01-01", "us") + minute.astype("timedelta64[m]")
         log = EvaluationLog(
-            ("a",), np.zeros(300, int), rng.random(300), np.ones(300), time=time, logger=logger
+            ("a",), np.zeros(n, int), rng.random(n), np.ones(n), time=time, logger=logger
         )
         reference = stats.kruskal(*(minute[logger == each] for each in range(3))).pvalue
         assert is_adaptive(log) == (reference < 1e-3)
