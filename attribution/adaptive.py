@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from attribution.errors import AttributionError
 from attribution.intervals import blocks
-from attribution.log import EvaluationLog, check_pmf
+from attribution.log import EvaluationLog, as_numbers, check_pmf
 from attribution.targets import Reading
 
 FloatArray = npt.NDArray[np.float64]
@@ -118,7 +118,7 @@ def context_shares(
     count = np.bincount(log.logger)
     found = []
     for index, each in enumerate(history):
-        pmf = np.asarray(each, dtype=np.float64)
+        pmf = as_numbers(f"history.{index}", each)
         check_pmf(f"history.{index}", pmf, log)
         found.append(1 / np.sqrt(_variance(target, pmf)))
     if len(found) != len(count):

@@ -32,6 +32,8 @@ def check_arguments(
     for name in estimators:
         if name not in known:
             raise AttributionError(f"`estimators` names {name!r}. Known: {', '.join(known)}.")
+        if list(estimators).count(name) > 1:
+            raise AttributionError(f"`estimators` names {name!r} twice. Name each once.")
     if against is not None and against not in (LOGGING, ALL, *names):
         raise AttributionError(
             f'`against` is {against!r}. It must be "logging", "all" or one of: {", ".join(names)}.'

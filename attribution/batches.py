@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from os import PathLike
+from os import PathLike, fspath
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from attribution.errors import AttributionError, refuse_rows
-from attribution.log import EvaluationLog, column
+from attribution.log import EvaluationLog, as_numbers, column
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
@@ -82,8 +82,7 @@ class LogColumns:
         """(k,) how many rows of each action lack their outcome."""
         if self.observed is None:
             return np.zeros(self.k, np.intp)
-        lacking = batch.filter(pc.invert(self._observed(batch)))
-        drawn = _column(lacking, self.action, "action").to_pandas()
+        drawn = _column(batch, self.action, "action").to_pandas()
         codes = pd.Index(list(self.actions)).get_indexer(pd.Index(drawn))
         refuse_rows(
             codes < 0,
@@ -92,7 +91,7 @@ class LogColumns:
             "Add it to `actions`, which lists all that could be drawn.",
             drawn.to_numpy(),
         )
-        return np.bincount(codes, minlength=self.k).astype(np.intp)
+        return np.bincount(codes[~self.known(batch)], minlength=self.k).astype(np.intp)
 
     def _observed(self, batch: pa.RecordBatch) -> pa.Array:
         name = self.observed or ""
@@ -147,7 +146,7 @@ class LogColumns:
             If there is no such column, or it does not hold k numbers in each row.
         """
         if callable(where):
-            return np.asarray(where(batch), dtype=np.float64)
+            return as_numbers(role, where(batch))
         if isinstance(where, str):
             return self._lists(_column(batch, where, role), role)
         if len(where) != self.k:
@@ -210,7 +209,14 @@ def batches_of(source: Any, names: Sequence[str] | None) -> Iterator[pa.RecordBa
         return
     if isinstance(source, str | PathLike):
         # Reading ahead would hold the whole file in the end.
-        source = ds.dataset(source, format=ds.ParquetFileFormat(pre_buffer=False))
+        try:
+            source = ds.dataset(source, format=ds.ParquetFileFormat(pre_buffer=False))
+        # What Arrow says of a file's content are ValueErrors.
+        except (OSError, ValueError) as error:
+            raise AttributionError(
+                f"`source` is {fspath(source)!r}, which cannot be read as Parquet: {error}. "
+                "Name files that can."
+            ) from error
     elif isinstance(source, pa.Table | pa.RecordBatch):
         source = ds.InMemoryDataset(source)
     if not isinstance(source, ds.Dataset):

@@ -14,7 +14,7 @@ from attribution.adaptive import context_shares, snapshot_shares
 from attribution.diagnostics import Checks, Diagnostics, check_log, diagnose
 from attribution.errors import AttributionError
 from attribution.estimators import ESTIMATORS, Estimator, Evidence, on_policy
-from attribution.log import EvaluationLog
+from attribution.log import EvaluationLog, as_numbers
 from attribution.reward_models import ModelName, cross_fit, fit_earlier
 from attribution.targets import (
     Mixture,
@@ -214,7 +214,7 @@ def given_model(q_hat: npt.ArrayLike, log: EvaluationLog) -> Predicted:
     AttributionError
         If they are not (n, k).
     """
-    model = np.asarray(q_hat, dtype=np.float64)
+    model = as_numbers("q_hat", q_hat)
     if model.shape != (log.n, log.k):
         raise AttributionError(
             f"`q_hat` has shape {model.shape}. It must be {(log.n, log.k)}: "

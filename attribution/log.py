@@ -6,7 +6,7 @@ import math
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from os import PathLike
+from os import PathLike, fspath
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -166,12 +166,11 @@ class EvaluationLog:
                     f"`{name}` holds {getattr(codes, 'dtype', type(codes).__name__)}. It must be "
                     "an array of whole-number codes, as pandas.factorize gives them."
                 )
-        for name in ("reward", "propensity"):
-            try:
-                numeric = np.asarray(getattr(self, name), dtype=np.float64)
-            except (TypeError, ValueError) as error:
-                raise AttributionError(f"`{name}` must be an array of numbers: {error}.") from error
-            object.__setattr__(self, name, numeric)
+        for name in ("reward", "propensity", "pmf", "logger_propensity"):
+            if (given := getattr(self, name)) is not None:
+                object.__setattr__(self, name, as_numbers(name, given))
+        if self.eligible is not None:
+            object.__setattr__(self, "eligible", _as_mask(self.eligible))
 
     def _check_loggers(self) -> None:
         """Codes are not negative, the loggers' own probability is that which was logged."""
@@ -212,11 +211,12 @@ class EvaluationLog:
                 )
         if self.reward_range is None:
             return
-        low, high = self.reward_range
-        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        ends = as_numbers("reward_range", self.reward_range)
+        if ends.shape != (2,) or not (np.isfinite(ends).all() and ends[0] < ends[1]):
             raise AttributionError(
-                f"`reward_range` is ({low}, {high}). It must be two finite numbers, low < high."
+                f"`reward_range` is {self.reward_range}. It must be two finite numbers, low < high."
             )
+        low, high = self.reward_range
         refuse_rows(
             (self.reward < low) | (self.reward > high),
             "reward",
@@ -388,10 +388,12 @@ class EvaluationLog:
                     else np.full(len(table), float(propensity))
                 ),
                 unit=None if unit is None else _codes(table, unit, "unit"),
-                eligible=None
-                if eligible is None
-                else np.asarray(eligible, dtype=bool)[known_outcome],
-                pmf=None if pmf is None else np.asarray(pmf, dtype=np.float64)[known_outcome],
+                eligible=(
+                    None
+                    if eligible is None
+                    else _known("eligible", _as_mask(eligible), known_outcome)
+                ),
+                pmf=None if pmf is None else _known("pmf", as_numbers("pmf", pmf), known_outcome),
                 context=_context(table, context),
                 time=None if time is None else _times(table, time),
                 logger=None if logger is None else _codes(table, logger, "logger"),
@@ -402,12 +404,58 @@ class EvaluationLog:
                 logger_propensity=(
                     None
                     if logger_propensity is None
-                    else np.asarray(logger_propensity, dtype=np.float64)[known_outcome]
+                    else _known(
+                        "logger_propensity",
+                        as_numbers("logger_propensity", logger_propensity),
+                        known_outcome,
+                    )
                 ),
                 embedding=None if embedding is None else _codes(table, embedding, "embedding"),
                 missing=missing,
                 columns=table,
             )
+
+
+def as_numbers(name: str, values: object) -> FloatArray:
+    """``values`` as an array of float64, without a copy where they are one.
+
+    Raises
+    ------
+    AttributionError
+        If they are not numbers, or rows of unequal length.
+    """
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        said = str(error).rstrip(".")
+        raise AttributionError(f"`{name}` must be an array of numbers: {said}.") from error
+
+
+def _as_mask(values: object) -> BoolArray:
+    """Truths, also where they come as zeros and ones; all else would count as true."""
+    if isinstance(values, np.ndarray) and values.dtype == np.bool_:
+        return values
+    mask = as_numbers("eligible", values)
+    other = (mask != 0) & (mask != 1)
+    refuse_rows(
+        other.reshape(len(other), -1).any(axis=1) if mask.ndim else np.array([True]),
+        "eligible",
+        "holds other than true and false",
+        "Say of each action whether it could be drawn.",
+    )
+    return mask.astype(bool)
+
+
+def _known(name: str, values: npt.NDArray[Any], known: BoolArray | slice) -> npt.NDArray[Any]:
+    """The rows whose outcome is known, of an array with one for each row of the frame."""
+    if isinstance(known, slice):
+        return values
+    if values.shape[:1] != known.shape:
+        raise AttributionError(
+            f"`{name}` has shape {values.shape} and the frame {len(known):,} rows. Give a row for "
+            "each of them, with an outcome or without."
+        )
+    return values[known]
 
 
 @contextmanager
@@ -479,7 +527,13 @@ def _refuse_pmf(name: str, pmf: FloatArray) -> None:
 def as_pandas(frame: Any) -> pd.DataFrame:
     """A pandas frame, numbered from 0, from pandas, polars, Arrow or a Parquet path."""
     if isinstance(frame, str | PathLike):
-        return pd.read_parquet(frame)
+        try:
+            return pd.read_parquet(frame)
+        # What Arrow says of a file's content are ValueErrors.
+        except (OSError, ValueError) as error:
+            raise AttributionError(
+                f"`{fspath(frame)}` cannot be read as Parquet: {error}. Name a file that can."
+            ) from error
     if isinstance(frame, pd.DataFrame):
         return frame.reset_index(drop=True)
     if hasattr(frame, "to_pandas"):
@@ -498,12 +552,16 @@ def column(table: pd.DataFrame, name: str, role: str) -> pd.Series[Any]:
             f"`{role}` is {name!r}, which is not a column. "
             f"Columns: {', '.join(map(str, table.columns))}."
         )
+    called = list(table.columns).count(name)
+    if called > 1:
+        raise AttributionError(f"`{role}` is {name!r}, and {called} columns are called so. Rename.")
     return table[name]
 
 
 def refuse_repeats(table: pd.DataFrame, name: str, role: str, repair: str) -> None:
-    """Raise if two rows have the same value in the column called ``name``."""
+    """Raise if a row has no value in the column called ``name``, or that of an earlier one."""
     ids = column(table, name, role)
+    refuse_rows(ids.isna().to_numpy(), name, "is missing", f"Give every row its {role}.")
     repeated = ids.duplicated().to_numpy()
     refuse_rows(repeated, name, "repeats an earlier row's", repair, ids.to_numpy())
 
@@ -512,9 +570,12 @@ def numbers(table: pd.DataFrame, name: str, role: str) -> FloatArray:
     """The column called ``name`` as float64; missing values become NaN."""
     series = column(table, name, role)
     if not pd.api.types.is_numeric_dtype(series):
-        raise AttributionError(
-            f"`{role}` is column {name!r} of type {series.dtype}. It must hold numbers."
-        )
+        repair = "It must hold numbers: convert it with pandas.to_numeric."
+        if series.dtype == object or isinstance(series.dtype, pd.StringDtype):
+            wrong = pd.to_numeric(series, errors="coerce").isna() & series.notna()
+            said = f"is column {name!r}, which holds no number"
+            refuse_rows(wrong.to_numpy(), role, said, repair, series.to_numpy())
+        raise AttributionError(f"`{role}` is column {name!r} of type {series.dtype}. {repair}")
     return series.to_numpy(dtype=np.float64, na_value=np.nan)
 
 

@@ -51,7 +51,7 @@ def evaluate_spark(
     ------
     AttributionError
         If an argument is not valid. What an executor refuses, a row for instance, comes as Spark's
-        ``PythonException`` with the message in it.
+        ``PythonException`` with the message in it, its rows counted in their partition.
     """
     question = Question(columns, targets, tuple(estimators), **asked)
     check_names(question.names, frame.columns)

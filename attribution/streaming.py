@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial, reduce
 from operator import add
@@ -116,10 +117,26 @@ def evaluate_batches(
     def part(number: int) -> Iterator[pa.RecordBatch]:
         return chosen(batches_of(source, question.names), columns.unit, number, len(numbers))
 
-    survey = reduce(add, (surveyed(question, part(number)) for number in numbers))
+    with _counted_in_parts(len(numbers)):
+        survey = reduce(add, (surveyed(question, part(number)) for number in numbers))
     check_survey(question, survey)
     findings = reduce(add, (settled(question, part(number), survey, number) for number in numbers))
     return reported(question, survey, findings)
+
+
+@contextmanager
+def _counted_in_parts(parts: int) -> Iterator[None]:
+    """Refusals of rows whose place in the log is not known, since a part holds only some."""
+    try:
+        yield
+    except AttributionError as error:
+        if parts == 1 or error.row is None:
+            raise
+        raise AttributionError(
+            f"{error} It is counted among the rows of one of {parts} parts: ask with `parts` = 1 "
+            "for its place in the log.",
+            count=error.count,
+        ) from error
 
 
 def check_survey(question: Question, survey: Survey) -> None:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from attribution.errors import AttributionError, refuse_rows
 from attribution.intervals import blocks
-from attribution.log import EvaluationLog, checked, numbers
+from attribution.log import EvaluationLog, as_numbers, checked, numbers
 
 FloatArray = npt.NDArray[np.float64]
 Target = npt.ArrayLike | str
@@ -89,7 +89,7 @@ def read(
         If a target is no pmf over the eligible actions, or a weight is above the log's largest.
     """
     pmfs = {
-        name: np.asarray(target, dtype=np.float64)
+        name: as_numbers(f"targets.{name}", target)
         for name, target in targets.items()
         if not isinstance(target, str)
     }

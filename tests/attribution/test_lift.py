@@ -396,7 +396,7 @@ GOOD = two(np.arange(5.0), np.arange(5.0) + 1).assign(unit=range(10))
         ({}, {"metrics": []}, "`metrics` is empty"),
         ({}, {"metrics": ["z"]}, "'z', which is not a column"),
         ({}, {"alpha": 1.0}, "`alpha` is 1.0"),
-        ({"y": "text"}, {}, "`metrics` is column 'y' of type"),
+        ({"y": "text"}, {}, "`metrics` is column 'y'"),
         ({"y": [np.inf] + [1.0] * 9}, {}, "infinite in 1 of 10 rows, first in row 0"),
         ({"variant": [None] + ["new"] * 9}, {}, "`variant` is missing in 1 of 10 rows"),
         ({"variant": "control"}, {}, "Lift needs a second variant"),

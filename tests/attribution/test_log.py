@@ -77,6 +77,8 @@ BAD: list[tuple[pd.DataFrame, dict[str, Any], str]] = [
     (column("p", -0.1), {}, r"`propensity` is not in \(0, 1\]"),
     (column("p", 1.01), {}, r"first in row 2 \(it is 1.01\)"),
     (column("p", np.nan), {}, r"first in row 2 \(it is nan\)"),
+    (column("p", "n/a"), {}, r"column 'p', which holds no number in 1 of 6 rows, first in row 2"),
+    (column("id", None), {"decision_id": "id"}, "`id` is missing in 1 of 6 rows, first in row 2"),
     (FRAME.assign(p=0.5), {"pmf": PMF}, "not the logged action's entry of `pmf` in 4 of 6 rows"),
     (FRAME, {"pmf": PMF * 0.9}, r"`pmf` does not sum to one in 6 of 6 rows, first in row 0 \(it"),
     (FRAME, {"pmf": PMF[:5]}, r"`pmf` has shape \(5, 3\). It must be \(6, 3\)"),
@@ -112,6 +114,56 @@ def test_a_log_that_is_not_valid_is_refused_by_name(
     frame = frame.infer_objects()
     with pytest.raises(AttributionError, match=message):
         read(frame, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"pmf": [[1.0], [0.5, 0.5]]}, "`pmf` must be an array of numbers"),
+        ({"pmf": PMF.astype(str).astype(object) + "x"}, "`pmf` must be an array of numbers"),
+        ({"logger_propensity": "p"}, "`logger_propensity` must be an array of numbers"),
+        ({"eligible": np.where(PMF > 0.4, np.nan, 1)}, "other than true and false in 6 of 6 rows"),
+        ({"eligible": np.full((6, 3), 0.5)}, "`eligible` holds other than true and false"),
+        ({"reward_range": (0, 1, 2)}, r"`reward_range` is \(0, 1, 2\)"),
+        ({"reward_range": 1}, "`reward_range` is 1. It must be two finite numbers"),
+        ({"reward_range": ("a", "b")}, "`reward_range` must be an array of numbers"),
+        ({"pmf": PMF[:5], "observed": "known"}, r"`pmf` has shape \(5, 3\) and the frame 6 rows"),
+    ],
+)
+def test_a_matrix_or_a_range_that_is_none_is_refused_by_name(
+    arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(AttributionError, match=message):
+        read(FRAME.assign(known=[True] * 5 + [False]), **arguments)
+
+
+def test_an_eligible_set_of_zeros_and_ones_is_one_of_truths() -> None:
+    whole = np.ones((6, 3))
+    whole[0, 2] = 0
+    assert read(eligible=whole.tolist()).uniform()[0].tolist() == [0.5, 0.5, 0]
+
+
+def test_a_target_or_a_model_that_is_no_matrix_is_refused() -> None:
+    with pytest.raises(AttributionError, match=r"`targets\.t` must be an array of numbers"):
+        evaluate(read(), {"t": [[1.0], [0.5, 0.5]]})
+    with pytest.raises(AttributionError, match="`q_hat` must be an array of numbers"):
+        evaluate(read(), {"t": PMF}, ["dr"], q_hat="no column")
+
+
+@pytest.mark.parametrize("content", [None, b"no parquet"])
+def test_a_file_that_cannot_be_read_is_refused_by_name(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "log.parquet"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(AttributionError, match=r"log\.parquet` cannot be read as Parquet"):
+        read(path)
+
+
+def test_a_column_that_is_there_twice_is_refused() -> None:
+    with pytest.raises(AttributionError, match="`reward` is 'reward', and 2 columns are called so"):
+        read(pd.concat([FRAME, FRAME[["reward"]]], axis=1))
 
 
 def test_unit_codes_with_a_gap_are_refused() -> None:

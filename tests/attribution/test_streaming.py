@@ -251,9 +251,43 @@ def test_a_row_behind_others_without_an_outcome_is_told_by_its_place_in_the_log(
     assert raised.value.row == 150
 
 
+def test_a_row_without_an_outcome_whose_action_is_unknown_is_told_by_its_place() -> None:
+    log = broken("action", 150, "z")
+    known = pa.array(np.arange(300) % 150 != 0)
+    log = log.set_column(log.schema.get_field_index("known"), "known", known)
+    columns = replace(COLUMNS, observed="known", pmf=None)
+    with pytest.raises(AttributionError, match="`action` is not one of `actions`") as raised:
+        evaluate_batches(lambda: log.to_batches(max_chunksize=120), columns, {"t": "near"}, ["ips"])
+    assert (raised.value.count, raised.value.row) == (1, 150)
+
+
+def test_a_row_of_one_of_several_parts_is_not_given_a_place_that_it_does_not_have() -> None:
+    with pytest.raises(AttributionError, match="counted among the rows of one of 3 parts") as told:
+        evaluate_batches(
+            broken("p", 150, 7.0),
+            replace(COLUMNS, unit="unit", pmf=None),
+            {"t": "near"},
+            ["ips"],
+            parts=3,
+        )
+    assert (told.value.count, told.value.row) == (1, None)
+
+
+@pytest.mark.parametrize("content", [None, b"no parquet"])
+def test_a_file_that_cannot_be_read_is_refused_by_name(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "log.parquet"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(AttributionError, match=r"log\.parquet', which cannot be read as Parquet"):
+        evaluate_batches(path, COLUMNS, TARGETS, ["ips"])
+
+
 @pytest.mark.parametrize(
     ("change", "asked", "told"),
     [
+        ({}, {"estimators": ["ips", "ips"]}, "`estimators` names 'ips' twice"),
         ({}, {"estimators": ["aw_aipw"]}, "`estimators` names 'aw_aipw'. Known: ips, snips"),
         ({}, {"estimators": ["dr"], "q_hat": None}, "models are not fitted on a stream"),
         ({}, {"interval": "anytime"}, "`interval` is 'anytime'. Known: auto, jackknife"),
