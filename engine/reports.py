@@ -323,10 +323,26 @@ def _always(source: LogSource, rows: Rows, slot: str, action: str) -> FloatArray
 def _from_file(rows: Rows, file: Path) -> FloatArray:
     if not file.is_file():
         raise NotFoundError("target", f'is "{file}", which is no file')
-    table = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
+    try:
+        table = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
+    # All that pandas and Arrow say of a file's content are ValueErrors.
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{file} cannot be read: {error}") from error
     missing = [c for c in ("decision_id", *rows.actions) if c not in table.columns]
     if missing:
         raise ReportError(f"{file} has no column {missing[0]}; give decision_id and every action")
+    repeated = table["decision_id"].duplicated()
+    if repeated.any():
+        raise ReportError(
+            f"{file} repeats a decision_id in {int(repeated.sum()):,} rows, first in row "
+            f"{int(repeated.argmax())} (it is {table['decision_id'][repeated.argmax()]}); "
+            "give each decision once"
+        )
+    for action in rows.actions:
+        if not pd.api.types.is_numeric_dtype(table[action]):
+            raise ReportError(
+                f"{file} has a column {action} of type {table[action].dtype}; give probabilities"
+            )
     found = table.set_index("decision_id").reindex(rows.frame["decision_id"])[list(rows.actions)]
     absent = int(found.isna().any(axis=1).sum())
     if absent:

@@ -188,6 +188,40 @@ def test_a_log_in_which_rules_left_one_action_gives_the_plain_mean(
     assert report["left_out"]["not_drawn"] == 0
 
 
+def test_a_file_of_probabilities_is_a_target(
+    store: Store, log: DatabaseLog, tmp_path: Path
+) -> None:
+    desk = Desk(store, workspace_of(UNBOUNDED))
+    rows = _rewarded(desk, range(60), weeks=2)
+    file = tmp_path / "always_b.csv"
+    lines = [f"{record.decision_id},0,1,0" for record, _ in rows]
+    file.write_text("\n".join(["decision_id,A,B,C", *lines]), encoding="utf-8")
+    report = _ope(log, "B", str(file))
+    assert _value(report, str(file)) == _value(report, "B")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv", b"", r"t\.csv cannot be read: No columns to parse from file"),
+        ("t.csv", b"\xff\xfe,", r"t\.csv cannot be read: .* decode byte"),
+        ("t.parquet", b"no parquet", r"t\.parquet cannot be read"),
+        ("t.csv", b"decision_id,A,B\n", "has no column C; give decision_id and every action"),
+        ("t.csv", b"decision_id,A,B,C\nd,1,0,0\nd,1,0,0\n", "in 1 rows, first in row 1 .it is d."),
+        ("t.csv", b"decision_id,A,B,C\nd,1,zero,0\n", "has a column B of type str"),
+        ("t.csv", b"decision_id,A,B,C\nd,1,0,0\n", "lacks 4 of the decisions evaluated"),
+    ],
+)
+def test_a_file_that_is_no_target_is_refused_by_name(
+    store: Store, log: DatabaseLog, tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    _rewarded(Desk(store, workspace_of(WORLD)), range(4), weeks=2)
+    file = tmp_path / name
+    file.write_bytes(content)
+    with pytest.raises(ReportError, match=message):
+        _ope(log, str(file))
+
+
 # Revisions ---------------------------------------------------------------------------------------
 
 
