@@ -109,7 +109,7 @@ class AdaptiveLog:
     def sample_ratio(self) -> SampleRatio:
         """Whether units got variants as often as drawn: Σ (1{v} − p_v), at every look.
 
-        The least p-value over variants, times their number less one.
+        The least p-value over variants, times their number; of two, both say the same.
         """
         least = 1.0
         mixture = NormalMixture(1_000.0)
@@ -121,7 +121,8 @@ class AdaptiveLog:
             off = float(((self.variant == v) - p).sum())
             # Four times p (1 − p) is one where both are halves: the clock is then units.
             least = min(least, mixture.p_value(off * off / information, 4 * information))
-        p_value = min(least * (len(self.names) - 1), 1.0)
+        tests = len(self.names) if len(self.names) > 2 else 1
+        p_value = min(least * tests, 1.0)
         return SampleRatio(p_value, "failed" if p_value < SRM_ALPHA else "ok")
 
     def effect(

@@ -83,6 +83,26 @@ def test_variants_not_given_out_as_drawn_fail_the_sample_ratio() -> None:
     assert np.isnan(report.results[0].difference)
 
 
+def test_the_sample_ratio_counts_every_variant_that_it_tests() -> None:
+    """Bonferroni over the variants that were tested; two variants are one test."""
+    rng = np.random.default_rng(5)
+    drawn = rng.choice(3, 3_000, p=[0.3, 0.34, 0.36])
+    frame = pd.DataFrame({"variant": np.array(list("abc"))[drawn], "y": drawn, "at": drawn})
+    thirds = frame.assign(p_a=1 / 3, p_b=1 / 3, p_c=1 / 3)
+    alone = [
+        lift(
+            thirds.assign(
+                variant=np.where(thirds["variant"] == name, "a", "b"), p_a=1 / 3, p_b=2 / 3
+            ),
+            **(ASKED | {"probability": {"a": "p_a", "b": "p_b"}}),
+        ).srm.p_value
+        for name in "abc"
+    ]
+    whole = lift(thirds, **ASKED).srm.p_value
+    assert 0 < whole < 1
+    assert whole == pytest.approx(3 * min(alone))
+
+
 def test_sound_draws_are_not_doubted_at_any_of_ten_looks() -> None:
     rng = np.random.default_rng(4)
     alarms, logs = 0, 200
