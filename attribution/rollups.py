@@ -221,6 +221,16 @@ def chances(table: pd.DataFrame, assigned: pd.Series[str], probability: Probabil
     return np.array([shares[name] for name in assigned], dtype=np.float64)
 
 
+def refuse_taken(by: Sequence[str], variant: str, probability: Probability) -> None:
+    """Refuse a column of ``by`` that would stand in the place of the variant or its probability."""
+    for name, own in ((VARIANT, variant), (PROBABILITY, probability)):
+        if name in by and name != own:
+            raise AttributionError(
+                f"{name!r} is a column to report by, but the {name} of a unit is {own!r} and a "
+                f"roll-up calls that {name!r}. Rename the column."
+            )
+
+
 def declared_shares(probability: Mapping[str, float], found: Sequence[str]) -> dict[str, float]:
     """The declared share of each variant, declared or found."""
     shares = {}
@@ -232,6 +242,12 @@ def declared_shares(probability: Mapping[str, float], found: Sequence[str]) -> d
                 f"[{LEAST_CHANCE:g}, 1]."
             )
         shares[name] = float(share)
+    total = sum(shares.values())
+    if total > 1 + 1e-6:
+        raise AttributionError(
+            f"`probability` sums to {total:g} over {', '.join(shares)}. Declare the share of all "
+            "units that each variant gets; what they leave is assigned to none."
+        )
     return shares
 
 
@@ -254,6 +270,7 @@ def _cells(
     """The cells, and each row's."""
     assigned = assigned_variants(table, variant)
     keys = pd.DataFrame({VARIANT: assigned, PROBABILITY: chances(table, assigned, probability)})
+    refuse_taken(by, variant, probability)
     for name in by:
         values = column(table, name, "by")
         refuse_rows(values.isna().to_numpy(), name, "is missing", "Give every unit its value.")

@@ -26,6 +26,7 @@ from attribution.rollups import (
     Rollup,
     declared_shares,
     lost_variants,
+    refuse_taken,
 )
 
 FloatArray = npt.NDArray[np.float64]
@@ -51,9 +52,15 @@ def scan(
         try:
             table = _Table(connection, fspath(path))
             table.check(variant, metrics, probability, by, unit)
+            # What is a key already is no second one.
+            by = tuple(name for name in by if name not in {VARIANT, PROBABILITY})
             return table.rolled_up(variant, metrics, probability, by)
-        except duckdb.IOException as error:
-            raise AttributionError(f"`units` is {fspath(path)!r}: {error}") from error
+        except (duckdb.IOException, duckdb.InvalidInputException) as error:
+            # What follows the first line is our own SQL.
+            said = str(error).splitlines()[0]
+            raise AttributionError(
+                f"`units` is {fspath(path)!r}, which cannot be read: {said}. Name Parquet files."
+            ) from error
 
 
 class _Table:
@@ -91,7 +98,9 @@ class _Table:
                     f"`{role}` is column {name!r} of type {self._types[name]}. "
                     "It must hold numbers."
                 )
+        refuse_taken(by, variant, probability)
         if unit is not None:
+            self._refuse(f"{_name(unit)} IS NULL", unit, "is missing", "Give every row its unit.")
             self._refuse(
                 f"{_name(unit)} IN (SELECT {_name(unit)} FROM {self._source} "  # noqa: S608
                 f"GROUP BY 1 HAVING count(*) > 1)",

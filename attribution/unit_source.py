@@ -92,7 +92,7 @@ def _of_rollup(units: Rollup, metrics: tuple[Metric, ...], by: tuple[str, ...]) 
             raise AttributionError(
                 f"`{name}` is no key of the roll-up. Keys: {', '.join(units.keys.columns)}."
             )
-    return units.merged([VARIANT, PROBABILITY, *by])
+    return units.merged(list(dict.fromkeys([VARIANT, PROBABILITY, *by])))
 
 
 def variant_names(rollup: Rollup, variant: str, baseline: str) -> list[str]:
@@ -101,7 +101,7 @@ def variant_names(rollup: Rollup, variant: str, baseline: str) -> list[str]:
     if baseline not in found:
         raise AttributionError(
             f"`baseline` is {baseline!r}, which no unit has. "
-            f"Variants: {', '.join(sorted(found)) or 'none'}."
+            f"Variants: {', '.join(sorted(found)) or 'none'}. They are read as text."
         )
     if len(found) < 2:
         raise AttributionError(

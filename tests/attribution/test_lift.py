@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +17,7 @@ from scipy import optimize, stats
 from statsmodels.stats import proportion
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
-from attribution import AttributionError, lift
+from attribution import AttributionError, lift, roll_up
 from attribution.proportions import TwoProportions
 from attribution.report import LiftResult
 from attribution.sample_ratio import sample_ratio
@@ -405,6 +407,9 @@ GOOD = two(np.arange(5.0), np.arange(5.0) + 1).assign(unit=range(10))
         ({"probability": np.nan}, {"probability": "probability"}, r"is not in \(0, 1\] in 10"),
         ({}, {"probability": {"control": 0.5}}, "`probability` of variant 'new' is None"),
         ({"unit": [1] * 10}, {"unit": "unit"}, "repeats an earlier row's in 9 of 10 rows"),
+        ({"unit": [None, *range(9)]}, {"unit": "unit"}, "`unit` is missing in 1 of 10 rows"),
+        ({}, {"probability": {"control": 0.9, "new": 0.9}}, "`probability` sums to 1.8 over contr"),
+        ({"p": 0.5}, {"probability": "p", "strata": "probability"}, "'probability' is a column to"),
     ],
 )
 def test_bad_input_is_refused_by_name(
@@ -413,6 +418,46 @@ def test_bad_input_is_refused_by_name(
     asked: dict[str, object] = {"variant": "variant", "baseline": "control", "metrics": ["y"]}
     with pytest.raises(AttributionError, match=message):
         lift(GOOD.assign(**change), **(asked | arguments))  # type: ignore[arg-type]  # each case has its own
+
+
+def test_a_file_refuses_what_a_frame_does(tmp_path: Path) -> None:
+    path = tmp_path / "units.parquet"
+    asked: dict[str, Any] = {"variant": "variant", "baseline": "control", "metrics": ["y"]}
+    with pytest.raises(AttributionError, match=r"units\.parquet', which cannot be read: IO Error"):
+        lift(path, **asked)
+    path.write_bytes(b"no parquet")
+    with pytest.raises(
+        AttributionError, match=r"which cannot be read: .*Name Parquet files"
+    ) as told:
+        lift(path, **asked)
+    assert "SELECT" not in str(told.value)
+    GOOD.assign(unit=[None, *range(9)], p=0.5).to_parquet(path)
+    with pytest.raises(AttributionError, match="`unit` is missing in 1 of 10 rows, first in row 0"):
+        lift(path, **asked, unit="unit")
+    with pytest.raises(AttributionError, match="'probability' is a column to report by"):
+        lift(path, **asked, probability="p", strata="probability")
+
+
+def test_strata_may_be_the_probability_itself_from_a_frame_a_file_or_a_roll_up(
+    tmp_path: Path,
+) -> None:
+    """As where a ramp is allowed for by strata."""
+    rng = np.random.default_rng(11)
+    frame = two(rng.normal(size=400), rng.normal(size=400)).assign(
+        probability=np.tile([0.5, 0.25], 400)
+    )
+    path = tmp_path / "units.parquet"
+    frame.to_parquet(path)
+    asked: dict[str, Any] = {"baseline": "control", "metrics": ["y"], "horizon": "fixed"}
+    named = {"variant": "variant", "probability": "probability"}
+    rolled = roll_up(frame, metrics=["y"], **named)
+    reports = [
+        lift(frame, **asked, **named, strata="probability"),
+        lift(path, **asked, **named, strata="probability"),
+        lift(rolled, **asked, variant="variant", strata="probability"),
+    ]
+    differences = [report.results[0].difference for report in reports]
+    assert differences == pytest.approx([differences[0]] * 3, rel=1e-12)
 
 
 def test_the_columns_are_those_of_the_contract() -> None:
