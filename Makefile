@@ -64,7 +64,7 @@ $(EXTRAS)/.ready: requirements.lock requirements-extras.lock pyproject.toml
 	$(EXTRAS)/bin/python $(INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
 
-audit: $(READY) ## known vulnerabilities in what requirements.lock pins; REQUIRED=1 insists on knowing
+audit: $(READY) ## known vulnerabilities in what both locks pin; REQUIRED=1 insists on knowing
 	$(BIN)/python -m tests.audit $(if $(REQUIRED),--required)
 
 lock: ## resolve both locks anew (needs uv on the path)

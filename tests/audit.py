@@ -1,4 +1,4 @@
-"""``python -m tests.audit``: are there known vulnerabilities in what requirements.lock pins?
+"""``python -m tests.audit``: are there known vulnerabilities in what the locks pin?
 
 Exit status 1 if there are, or if ``--required`` is given and not all was looked up; else 0.
 pip-audit itself ends with 0 and "No known vulnerabilities found" where its service knew none of
@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import msgspec
 
 from tests.console import ROOT
+
+LOCKS = ("requirements.lock", "requirements-extras.lock")
 
 
 class _Fault(msgspec.Struct, frozen=True):
@@ -81,7 +83,7 @@ def main() -> int:
     done = subprocess.run(
         [
             sys.executable, "-m", "pip_audit", "--format=json", "--progress-spinner=off",
-            "--disable-pip", f"--requirement={ROOT / 'requirements.lock'}",
+            "--disable-pip", *(f"--requirement={ROOT / name}" for name in LOCKS),
         ],
         capture_output=True,
         check=False,
