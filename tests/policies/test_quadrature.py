@@ -92,6 +92,22 @@ def test_a_gaussian_pmf_over_many_actions_equals_a_trapezoid_sum(actions: int) -
         np.testing.assert_allclose(pmf, exact, rtol=0, atol=1e-8)
 
 
+@pytest.mark.parametrize("actions", [2, 3, 10, 11, 50])
+def test_every_number_of_nodes_is_enough_for_the_range_that_it_serves(actions: int) -> None:
+    """Within 2e-9 of a trapezoid sum, over scales whose ratio goes from one to that of panels."""
+    rng = np.random.default_rng(actions)
+    for spread in (0.0, 0.3, 1.0, 3.0):
+        mean = spread * rng.normal(size=(24, actions))
+        scale = 9.0 ** (-rng.uniform(size=(24, 1)) * rng.uniform(size=(24, actions)))
+        pmf = largest_gaussian(mean, scale)
+        for m, s, found in zip(mean, scale, pmf, strict=True):
+            x = np.linspace((m - 9 * s).max(), (m + 9 * s).max(), 1_500)
+            z = (x[:, None] - m) / s
+            below = np.maximum(ndtr(z), 1e-300)
+            exact = below.prod(axis=1) @ (np.exp(-0.5 * z * z) / s / below)
+            np.testing.assert_allclose(found, exact / exact.sum(), rtol=0, atol=2e-9)
+
+
 def test_certain_scores_share_alike_when_equal_and_win_when_largest() -> None:
     zero = np.zeros((1, 3))
     np.testing.assert_allclose(largest_gaussian(zero, zero), [[1 / 3, 1 / 3, 1 / 3]], atol=1e-12)
