@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from math import isfinite
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 import msgspec
@@ -23,6 +23,8 @@ from recsys.call import Call, SlateKind
 
 LARGEST_ANSWER_BYTES = 4_000_000
 LONGEST_S = 60.0
+LARGEST_SCORE = 1e38
+"""Scores are kept as single floats."""
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -62,8 +64,8 @@ class HttpRecommenders:
             answer = _DECODER.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ExternalError(f"the answer is not of the form asked for: {error}") from error
-        if not all(isfinite(item.score) for item in answer.items):
-            raise ExternalError("the answer holds a score that is not finite")
+        if not all(abs(item.score) <= LARGEST_SCORE for item in answer.items):
+            raise ExternalError(f"the answer holds a score beyond {LARGEST_SCORE:g}")
         ranked = tuple((item.item_id, item.score) for item in answer.items[:count])
         return Ranked(ranked, answer.trace_id[:256])
 
@@ -71,8 +73,10 @@ class HttpRecommenders:
         self, recommender: Recommender, kind: SlateKind, call: Call, count: int
     ) -> bytes:
         if self._http is None:
-            # Made here, since it belongs to the event loop that is running.
-            self._http = httpx.AsyncClient(timeout=LONGEST_S, follow_redirects=False)
+            # Made here, since it belongs to the event loop that is running. It keeps no cookies:
+            # what one unit's answer set would be sent with the next unit's call.
+            jar = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+            self._http = httpx.AsyncClient(timeout=LONGEST_S, follow_redirects=False, cookies=jar)
         async with self._http.stream(
             "POST",
             recommender.url or "",
@@ -91,12 +95,17 @@ class HttpRecommenders:
                     "trace_id": call.trace_id,
                 }
             ),
-            headers={"Content-Type": "application/json", **self._key(recommender)},
+            headers={
+                "Content-Type": "application/json",
+                # What is compressed could be any number of times as large as what is read of it.
+                "Accept-Encoding": "identity",
+                **self._key(recommender),
+            },
         ) as response:
             if response.status_code != 200:
                 raise ExternalError(f"answered {response.status_code}")
             body = b""
-            async for part in response.aiter_bytes():
+            async for part in response.aiter_raw():
                 body += part
                 if len(body) > LARGEST_ANSWER_BYTES:
                     raise ExternalError(f"answered more than {LARGEST_ANSWER_BYTES:,} bytes")
@@ -108,6 +117,12 @@ class HttpRecommenders:
         secret = self._environment.get(recommender.key_from)
         if not secret:
             raise ExternalError(f"the environment variable {recommender.key_from} holds no key")
+        if not (secret.isascii() and secret.isprintable()):
+            # Refused by the library, too, in words that quote the key.
+            raise ExternalError(
+                f"the environment variable {recommender.key_from} holds what no header can, such "
+                "as the end of a line"
+            )
         return {"Authorization": f"Bearer {secret}"}
 
     async def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ class Partner(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         self.asked: list[tuple[dict[str, Any], str | None]] = []
+        self.cookies: list[str | None] = []
         self.status = 200
         self.answer: bytes = b"{}"
         self.may_answer = threading.Event()
@@ -47,9 +49,13 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.asked.append((json.loads(body), self.headers["Authorization"]))
+        self.server.cookies.append(self.headers["Cookie"])
         self.server.may_answer.wait()
         self.send_response(self.server.status)
         self.send_header("Content-Length", str(len(self.server.answer)))
+        self.send_header("Set-Cookie", "of=this-unit")
+        if self.server.answer.startswith(b"\x1f\x8b"):
+            self.send_header("Content-Encoding", "gzip")
         self.end_headers()
         self.wfile.write(self.server.answer)
 
@@ -132,6 +138,8 @@ def test_a_partner_is_told_all_that_it_may_need(shop: InProcess, partner: Partne
         (200, b"<html>", "not of the form asked for"),
         (200, b'{"items": [{"item_id": "card"}]}', "not of the form asked for"),
         (200, b'{"items": [{"item_id": "card", "score": 1e999}]}', "partner: "),
+        (200, b'{"items": [{"item_id": "card", "score": -1e300}]}', "a score beyond 1e+38"),
+        (200, gzip.compress(b'{"items": []}', mtime=0), "not of the form asked for"),
     ],
 )
 def test_a_broken_partner_is_fallen_back_from_and_it_is_told(
@@ -179,3 +187,22 @@ def test_without_its_key_a_partner_is_not_asked(
     monkeypatch.delenv("PARTNER_KEY")
     assert "PARTNER_KEY holds no key" in slate(shop)["fallback"]
     assert partner.asked == []
+
+
+@pytest.mark.parametrize("key", ["s3cret\n", "s3cr\u00e9t"])
+def test_a_key_that_no_header_can_hold_is_told_of_and_never_shown(
+    shop: InProcess, partner: Partner, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("PARTNER_KEY", key)
+    assert "PARTNER_KEY holds what no header can" in slate(shop)["fallback"]
+    assert partner.asked == []
+    assert "s3cr" not in str(shop.journal.entries)
+
+
+def test_what_a_partner_sets_for_one_unit_is_not_sent_with_the_next(
+    shop: InProcess, partner: Partner
+) -> None:
+    partner.rank(("card", 1.0))
+    slate(shop)
+    slate(shop)
+    assert partner.cookies == [None, None]
