@@ -42,6 +42,8 @@ from recsys.rules import ItemRule as AnyRule
 
 MOST_INTERACTIONS = 500
 """How many of a unit's last interactions a call tells."""
+MOST_GATING = 2_000
+"""How many it tells of the kinds that keep items out, whatever else the unit did since."""
 
 Timer = Callable[[], float]
 

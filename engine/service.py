@@ -66,6 +66,7 @@ from engine.log import (
 )
 from engine.models import newer, restore, serving
 from engine.recommending import (
+    MOST_GATING,
     MOST_INTERACTIONS,
     ExternalRecommender,
     named_slate,
@@ -312,7 +313,10 @@ class Engine:
             draws = ask.sticky_draws(connection, unit, now) if sticky else {}
             if not slates:
                 return Inputs(draws, self._spent)
-            did = told(ask.unit_interactions(connection, unit, MOST_INTERACTIONS))
+            kinds = current.workspace.gating_kinds
+            did = told(
+                ask.unit_interactions(connection, unit, MOST_INTERACTIONS, kinds, MOST_GATING)
+            )
             return Inputs(draws, self._spent, did)
 
         async with asyncio.timeout_at(deadline):

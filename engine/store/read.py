@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -236,16 +236,25 @@ def item(connection: Connection, item_id: str) -> StoredItem | None:
     return None if content is None else _ITEM.decode(content)
 
 
-def unit_interactions(connection: Connection, unit: str, limit: int) -> list[UnitInteraction]:
-    """The last interactions of a unit, in the order in which they occurred."""
+def unit_interactions(
+    connection: Connection,
+    unit: str,
+    limit: int,
+    kinds: Collection[str] = (),
+    limit_of_kinds: int = 0,
+) -> list[UnitInteraction]:
+    """The last interactions of a unit, in the order in which they occurred.
+
+    At most ``limit``, and ``limit_of_kinds`` of some kinds, however much was done since of others.
+    """
     x = schema.interactions
-    rows = connection.execute(
-        select(x)
-        .where(x.c.unit == unit)
-        .order_by(x.c.occurred_at.desc(), x.c.seq.desc())
-        .limit(limit)
-    )
-    return [_interaction(row) for row in rows][::-1]
+    last = select(x).where(x.c.unit == unit).order_by(x.c.occurred_at.desc(), x.c.seq.desc())
+    found = {row.seq: row for row in connection.execute(last.limit(limit))}
+    if kinds and len(found) == limit:
+        of_kinds = last.where(x.c.kind.in_(sorted(kinds))).limit(limit_of_kinds)
+        found |= {row.seq: row for row in connection.execute(of_kinds)}
+    ordered = sorted(found.values(), key=lambda row: (row.occurred_at, row.seq))
+    return [_interaction(row) for row in ordered]
 
 
 def last_interaction(connection: Connection) -> int:

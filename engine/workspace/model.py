@@ -14,6 +14,7 @@ from experiments import Design, Pin, UsePolicy
 from policies import Action, Guarantee, Protections
 from recsys.catalogue import ItemSchema
 from recsys.plan import SlatePlan
+from recsys.rules import NotRecently
 from recsys.scoring import LinearScorer
 from recsys.settings import TrainSettings
 
@@ -406,6 +407,17 @@ class Workspace:
     def surfaces_with_slates(self) -> frozenset[str]:
         """The surfaces on which some action has slates filled."""
         return frozenset(id_ for id_, surface in self.surfaces.items() if surface.slates)
+
+    @cached_property
+    def gating_kinds(self) -> frozenset[str]:
+        """The kinds of interactions that keep items out of slates, or say what a unit owns."""
+        recent = {
+            rule.did
+            for slate in self.slates.values()
+            for rule in slate.plan.hard
+            if isinstance(rule, NotRecently)
+        }
+        return frozenset({"purchase", "return", *recent})
 
     @cached_property
     def metric_names(self) -> frozenset[str]:

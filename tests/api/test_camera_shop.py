@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from engine.ids import rfc3339, system_clock
+from engine.recommending import MOST_INTERACTIONS
 from engine.record import decode_record
 from engine.rewards import metric_values, reward
 from engine.store import read as ask
@@ -88,6 +89,20 @@ def test_only_what_fits_is_there_and_was_not_bought_or_returned_lately_is_shown(
     assert set(shown(answer)) <= {"lens-m", "card", "bundle"}
     assert len(shown(answer)) == 3
     assert [item["position"] for item in answer["slates"]["accessories"]["items"]] == [1, 2, 3]
+
+
+def test_what_was_bought_stays_out_however_much_was_viewed_since(shop: InProcess) -> None:
+    outcome(shop, "purchase", "card", user_id="browser", days_ago=7)
+    views = [
+        {"outcome_id": f"view-{n}", "user_id": "browser", "metric": "viewed", "item_id": "bag"}
+        for n in range(MOST_INTERACTIONS)
+    ]
+    for start in range(0, len(views), 100):
+        response = shop.post("/v1/outcomes", [v | {"value": 1} for v in views[start : start + 100]])
+        assert response.status_code == 200, response.text
+    answer = shop.decide("browser", "product", context=VIEWING)
+    assert "card" not in shown(answer)
+    assert removed(explained(shop, answer))["card"] == {"recent_purchase"}
 
 
 def test_each_item_that_is_kept_out_has_its_own_rule(shop: InProcess) -> None:

@@ -272,3 +272,17 @@ def test_interactions_from_elsewhere_are_stored_once_and_listed_by_their_time(
     assert [item for item, _, _ in interactions(store, "u:1")] == ["i2", "i1", "i0"]
     last = store.read(lambda c: ask.unit_interactions(c, "u:1", 2))
     assert [one.item_id for one in last] == ["i1", "i0"]
+
+
+def test_what_a_unit_bought_is_told_however_much_it_viewed_since(store: Store) -> None:
+    bought = [
+        UnitInteraction(f"f:b{i}", "u:1", f"b{i}", "purchase", 1.0, NOW - (60 - i) * SECOND, NOW)
+        for i in range(3)
+    ]
+    viewed = [
+        UnitInteraction(f"f:v{i}", "u:1", f"v{i}", "view", 1.0, NOW - (9 - i) * SECOND, NOW)
+        for i in range(5)
+    ]
+    store.write([InteractionsEntry((*bought, *viewed))], NOW)
+    last = store.read(lambda c: ask.unit_interactions(c, "u:1", 3, {"purchase"}, 2))
+    assert [one.item_id for one in last] == ["b1", "b2", "v2", "v3", "v4"]
