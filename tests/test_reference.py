@@ -15,6 +15,7 @@ from pydantic import BaseModel
 import attribution
 import experiments
 import policies
+import recsys
 from api.cli.main import app
 from engine import importing
 from engine.workspace import schema
@@ -78,6 +79,7 @@ def test_every_key_has_an_entry(module: ModuleType, name: str) -> None:
         (attribution, ("lift.md", "evaluation.md")),
         (policies, ("policies.md",)),
         (experiments, ("experiments.md",)),
+        (recsys, ("recommender.md", "slates.md", "recsys.md")),
     ],
     ids=str,
 )
