@@ -23,6 +23,9 @@ from recsys.errors import RecsysError
 ColumnKind = Literal["string", "number", "boolean", "strings", "time"]
 COLUMN_KINDS: tuple[ColumnKind, ...] = get_args(ColumnKind)
 
+LARGEST_PART = 1e15
+"""Of an embedding: lengths are summed in single floats."""
+
 Value: TypeAlias = str | float | bool | int | tuple[str, ...]
 Rows = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
@@ -558,8 +561,11 @@ class _Told:
                 f"item {item_id!r}: vector has {len(vector)} numbers, but items.vector_size is "
                 f"{size}. Give that many, or change the schema."
             )
-        if not all(_number(part) is not None for part in vector):
-            raise RecsysError(f"item {item_id!r}: vector holds what is no finite number.")
+        if not all(_number(part) is not None and abs(part) <= LARGEST_PART for part in vector):
+            raise RecsysError(
+                f"item {item_id!r}: vector holds what is no finite number, or one beyond "
+                f"{LARGEST_PART:g}. Give embeddings of length 1 or so."
+            )
         return vector
 
 

@@ -18,6 +18,9 @@ from recsys.rules import MICROSECONDS_PER_DAY, TRUE, Matches, column_of, numbers
 
 FloatArray = npt.NDArray[np.float64]
 
+LARGEST_NUMBER = 1e15
+"""Of an attribute that a scorer reads, so that its prediction is a single float."""
+
 
 class Feature(Protocol):
     """One number of each candidate."""
@@ -70,7 +73,7 @@ class Relevance:
 
 @dataclass(frozen=True)
 class Number:
-    """A column of numbers, by name or role."""
+    """A column of numbers, by name or role; those beyond `LARGEST_NUMBER` count as unknown."""
 
     column: str
 
@@ -82,7 +85,10 @@ class Number:
     def values(self, call: Call, catalogue: Catalogue, candidates: Candidates) -> FloatArray:  # noqa: ARG002  # as all features
         """See `Feature.values`."""
         column = numbers(catalogue, self.column)
-        return np.where(column.known[candidates.rows], column.values[candidates.rows], math.nan)
+        values = column.values[candidates.rows]
+        # One feed's fault in one item must not cost every slate that the item is a candidate of.
+        told = column.known[candidates.rows] & (np.abs(values) <= LARGEST_NUMBER)
+        return np.where(told, values, math.nan)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,8 @@ from recsys.timing import Timer, Watch
 
 FloatArray = npt.NDArray[np.float64]
 
+_LEAST_SHARE = 1e-12
+
 
 @dataclass(frozen=True)
 class Recommendation:
@@ -172,13 +174,21 @@ def _mix(call: Call, composing: Composing, catalogue: Catalogue) -> dict[str, fl
     done = [i for i in call.history if i.kind not in calibration.ignore and i.value > 0]
     rows = catalogue.rows(i.item_id for i in done)
     there = np.flatnonzero(rows >= 0)
+    if len(there) == 0:
+        return {}
     groups = group(column_of(catalogue, calibration.column), rows[there], calibration.column)
     weights = np.array([done[at].value for at in there.tolist()])
+    # Of the greatest, so that no sum overflows, whatever unit values are in.
+    weights /= weights.max()
     known = groups.codes >= 0
     owner = groups.owner[known]
     each = weights[owner] / groups.lengths[owner]
     sums = np.bincount(groups.codes[known], each, minlength=len(groups.labels))
-    return dict(zip(groups.labels, (sums / sums.sum()).tolist(), strict=True)) if len(sums) else {}
+    if len(sums) == 0:
+        return {}
+    shares = zip(groups.labels, (sums / sums.sum()).tolist(), strict=True)
+    # Of a share of nearly nothing there is no logarithm, and no slate that tells of it.
+    return {label: share for label, share in shares if share > _LEAST_SHARE}
 
 
 def _pins(plan: SlatePlan, catalogue: Catalogue, scored: Candidates) -> tuple[PinnedAt, ...]:

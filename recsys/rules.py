@@ -10,6 +10,7 @@ The engine brings rules of its own in the workspace's language; those here need 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
@@ -244,12 +245,25 @@ def _matching(column: Column, rows: Rows, name: str, wanted: object) -> Mask:
         found = np.zeros(len(rows), np.bool_)
         found[np.repeat(np.arange(len(rows)), lengths)[wanted_codes[flat]]] = True
         return found
-    return np.isin(column.values[rows], np.array(list(many), column.values.dtype))
+    try:
+        asked = np.array(list(many), column.values.dtype)
+    except OverflowError as error:
+        raise RecsysError(
+            f"filters.{name} asks for one that no {column.kind} can be. Ask for a smaller one."
+        ) from error
+    return np.isin(column.values[rows], asked)
 
 
 def _bounds(name: str, wanted: Mapping[str, object]) -> tuple[float, float]:
     bounds = [wanted.get("min", -math.inf), wanted.get("max", math.inf)]
-    numeric = [b for b in bounds if isinstance(b, int | float) and not isinstance(b, bool)]
+    numeric = [
+        bound
+        for bound in bounds
+        if isinstance(bound, int | float)
+        and not isinstance(bound, bool)
+        # Python's integers go further than any column.
+        and (abs(bound) <= sys.float_info.max or bound in {-math.inf, math.inf})
+    ]
     if not wanted or set(wanted) - {"min", "max"} or len(numeric) < 2:
         raise RecsysError(
             f'filters.{name} is {dict(wanted)!r}. Bounds are numbers: {{"min": 10, "max": 20}}.'

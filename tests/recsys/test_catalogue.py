@@ -109,6 +109,7 @@ def test_a_removed_item_is_gone_and_its_block_is_not() -> None:
         (Item("lens", {"published": 1.5}), "published is 1.5. Give microseconds"),
         (Item("lens", {}, (1.0,)), "vector has 1 numbers, but items.vector_size is 2"),
         (Item("lens", {}, (1.0, float("nan"))), "no finite number"),
+        (Item("lens", {}, (1.0, -1e300)), "one beyond 1e.15"),
     ],
     ids=str,
 )

@@ -265,6 +265,24 @@ def test_a_trace_composes_the_same_slate_byte_for_byte(kind: Any, drawn: bool) -
 # What is refused -------------------------------------------------------------------------------
 
 
+def test_values_of_any_size_leave_a_slate_of_distinct_items_within_limits() -> None:
+    """A share that vanishes beside another has no logarithm."""
+    shop = catalogue({f"{c}{n}": {"category": c} for c in "abc" for n in range(3)})
+    composing = Composing(
+        limits=(Limit(column="category", at_most=2),),
+        calibration=Calibration(column="category", weight=1.0),
+    )
+    viewed = [("a0", 1e-300), ("b0", 1e300), ("b1", 1.7e308), ("b2", 1.7e308)]
+    history = tuple(Interaction(item, "view", NOW - DAY, value) for item, value in viewed)
+    plan = SlatePlan(id="home", composing=composing)
+    found = recommend(call(5, history=history), plan, shop, Scores({"a0": 1.0}))
+    shown = ids(found.slate)
+    assert len(set(shown)) == 5
+    assert max(sum(id_.startswith(c) for id_ in shown) for c in "abc") == 2
+    assert found.trace.mix == {"b": 1.0}
+    assert recompose(found.trace) == found.trace
+
+
 def test_a_call_for_another_slate_is_refused() -> None:
     with pytest.raises(RecsysError, match=r"call\.slate is 'home', but the plan is of 'other'"):
         recommend(call(), SlatePlan(id="other"), plain(3), BEST_FIRST)

@@ -68,6 +68,16 @@ def test_features_are_worked_by_hand() -> None:
     assert len({feature.name for feature, *_ in cases[:5]}) == 4
 
 
+def test_a_number_that_no_prediction_could_hold_is_unknown() -> None:
+    shop = catalogue({"a": {"price": 1e300}, "b": {"price": -1e300}, "c": {"price": 2.0}})
+    scorer = LinearScorer((Relevance(), Number("price")))
+    plan = SlatePlan(id="home", objective="revenue")
+    trace = recommend(call(3), plan, shop, Scores({}), scorer).trace
+    read = dict(zip([each.item_id for each in trace.placed], trace.inputs()[:, 1], strict=True))
+    assert np.isnan([read["a"], read["b"]]).all()
+    assert read["c"] == 2.0
+
+
 def test_before_the_first_row_the_source_decides() -> None:
     found = recommend(call(4), PLAN, CATALOGUE, SOURCE, LinearScorer(FEATURES))
     assert ids(found.slate) == ["a", "b", "c", "d"]
