@@ -347,14 +347,19 @@ class Engine:
             filled = await self._filler.filled(
                 current.workspace, current.shelf, record, request.context, inputs.history, deadline
             )
-        for slate, filling in fillings_of(filled).items():
+        fillings = fillings_of(filled)
+        for id_, slate in filled.slates.items():
+            filling = fillings.get(id_)
+            why = slate.shortfall if filling is None else filling.fallback
             # Told when it begins and when it ends: in between, each record says so.
-            if filling.fallback and slate not in self._fallen_back:
-                self._fallen_back.add(slate)
-                self._journal.warning("fell back", slate=slate, why=filling.fallback)
-            elif not filling.fallback and slate in self._fallen_back:
-                self._fallen_back.discard(slate)
-                self._journal.info("fell back no more", slate=slate)
+            if why and id_ not in self._fallen_back:
+                self._fallen_back.add(id_)
+                self._journal.warning(
+                    "unfilled" if filling is None else "fell back", slate=id_, why=why
+                )
+            elif not why and id_ in self._fallen_back:
+                self._fallen_back.discard(id_)
+                self._journal.info("fell back no more", slate=id_)
         return filled
 
     def _unlogged(self, record: DecisionRecord, workspace: Workspace, why: str) -> Answer:

@@ -18,11 +18,12 @@ from engine.recommending import (
     wanted,
     with_slates,
 )
-from engine.record import DecisionRecord, SlateRecord
+from engine.record import DecisionRecord, RecommendedRecord, SlateRecord
 from engine.shelf import Given, Shelf, Source
 from engine.workspace import Slate, Workspace
 from recsys import Slate as Filled
 from recsys.call import Call, Interaction
+from recsys.errors import RecsysError
 
 _SHARE = 0.5
 """Of the time that a request has left, what a recommender elsewhere may take."""
@@ -49,21 +50,28 @@ class Filler:
 
         ``context`` is the request's, ``deadline`` a time of the event loop's clock.
 
+        A decision is not lost for one of its slates: that one is empty and says why.
+
         Raises
         ------
         RecsysError
-            If a call asks for what the catalogue cannot give.
+            If a call for one slate asks for what the catalogue cannot give.
         """
         slates = wanted(workspace, record)
         if not slates:
             return record
         ask = ask_of(workspace, record, context, history)
-        found = await asyncio.gather(
-            *(
-                self._fill(workspace, slate, call_of(slate, ask), shelf, deadline)
-                for slate in slates
-            )
-        )
+        alone = isinstance(record.recommended, RecommendedRecord)
+
+        async def one(slate: Slate) -> tuple[Filled, SlateRecord | None]:
+            try:
+                return await self._fill(workspace, slate, call_of(slate, ask), shelf, deadline)
+            except RecsysError as error:
+                if alone:
+                    raise
+                return Filled(f"{ask.id}/{slate.id}", (), f"could not be filled: {error}"), None
+
+        found = await asyncio.gather(*map(one, slates))
         return with_slates(record, {s.id: one for s, one in zip(slates, found, strict=True)})
 
     async def _fill(

@@ -206,3 +206,19 @@ def test_what_a_partner_sets_for_one_unit_is_not_sent_with_the_next(
     slate(shop)
     slate(shop)
     assert partner.cookies == [None, None]
+
+
+def test_a_slate_that_cannot_be_filled_is_empty_and_the_decision_stands(
+    shop: InProcess, partner: Partner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.recommenders.LARGEST_SCORE", 1e308)
+    partner.rank(("card", 1e300))
+    answer = shop.decide("visitor", "product", context=VIEWING)
+    found = answer["slates"]["accessories"]
+    assert answer["logged"]
+    assert found["items"] == []
+    assert "could not be filled: " in found["shortfall"]
+    assert [f["slate"] for e, f in shop.journal.entries if e == "unfilled"] == ["accessories"]
+    decided = f"/v1/decisions/{answer['decision_id']}"
+    assert shop.get(decided).json()["slates"]["accessories"]["shortfall"] == found["shortfall"]
+    assert shop.post(f"{decided}/replay").json()["identical"]
