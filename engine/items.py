@@ -15,7 +15,7 @@ import msgspec
 from engine.errors import RequestError
 from engine.ids import rfc3339
 from engine.request import LONGEST_ID, LONGEST_LIST, LONGEST_TEXT, check_id, parse_time
-from recsys.catalogue import Item, ItemSchema
+from recsys.catalogue import LARGEST_PART, Item, ItemSchema
 from recsys.errors import RecsysError
 
 MOST_ITEMS = 1_000
@@ -60,7 +60,7 @@ def checked(schema: ItemSchema, request: ItemRequest, prefix: str, at: int) -> I
     ------
     RequestError
         If the id is none, an attribute is not declared or its value not of its type, or the
-        embedding is of another size than the workspace says.
+        embedding is of another size than the workspace says, or beyond what is summed.
     """
     check_id(f"{prefix}item_id", request.item_id)
     if request.removed and (request.attributes or request.vector is not None):
@@ -85,6 +85,11 @@ def checked(schema: ItemSchema, request: ItemRequest, prefix: str, at: int) -> I
         raise RequestError(
             f"{prefix}vector",
             f"has {size} numbers; the workspace says `items.vector_size` {schema.vector_size}",
+        )
+    if any(abs(part) > LARGEST_PART for part in request.vector or ()):
+        raise RequestError(
+            f"{prefix}vector",
+            f"holds a number beyond {LARGEST_PART:g}; send embeddings of length 1 or so",
         )
     return ItemChange(request.item_id, at, values, request.vector, request.blocked, request.removed)
 

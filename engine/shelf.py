@@ -186,7 +186,8 @@ def _was_removed(catalogue: Catalogue, row: int, item: StoredItem) -> bool:
             told is not None and told[1] < column.updated_at[row]
         ):
             return True
-    return False
+    vectors = catalogue.vectors
+    return item.vector is None and vectors is not None and bool(vectors[row].any())
 
 
 def _told(catalogue: Catalogue, stored: Mapping[str, StoredItem]) -> Iterator[Item]:

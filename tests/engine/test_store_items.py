@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.items import ItemChange, StoredItem
+from engine.errors import RequestError
+from engine.items import ItemChange, ItemRequest, StoredItem, checked
 from engine.log import (
     InteractionsEntry,
     ItemsEntry,
@@ -139,15 +140,20 @@ def test_a_catalogue_is_told_each_value_for_its_time_and_what_fits_its_schema() 
     assert catalogue.column("z").at(0) is None
 
 
-SHELVED = ItemSchema({"stock": "number", "kind": "string", "tags": "strings"})
+SHELVED = ItemSchema({"stock": "number", "kind": "string", "tags": "strings"}, vector_size=1)
 
 
 @given(
     st.lists(
         st.lists(
             st.builds(
-                lambda id_, at, attributes, removed, blocked: ItemChange(
-                    id_, at, {} if removed else attributes, blocked=blocked, removed=removed
+                lambda id_, at, attributes, vector, removed, blocked: ItemChange(
+                    id_,
+                    at,
+                    {} if removed else attributes,
+                    None if removed else vector,
+                    blocked,
+                    removed,
                 ),
                 st.sampled_from("ab"),
                 st.integers(1, 6),
@@ -159,6 +165,7 @@ SHELVED = ItemSchema({"stock": "number", "kind": "string", "tags": "strings"})
                         "tags": st.sampled_from([["x"], ["x", "y"], []]),
                     },
                 ),
+                st.sampled_from([None, (1.0,), (2.0,)]),
                 st.booleans(),
                 st.sampled_from([None, None, True, False]),
             ),
@@ -183,6 +190,9 @@ def test_a_shelf_that_follows_holds_what_one_that_is_read_anew_does(
     assert followed.catalogue.ids == anew.catalogue.ids
     there = set(anew.catalogue.ids)
     assert followed.catalogue.blocked_ids & there == anew.catalogue.blocked_ids & there
+    assert followed.catalogue.vectors is not None
+    assert anew.catalogue.vectors is not None
+    assert followed.catalogue.vectors.tolist() == anew.catalogue.vectors.tolist()
     for name, column in anew.catalogue.columns.items():
         for row in range(anew.catalogue.size):
             assert followed.catalogue.columns[name].at(row) == column.at(row)
@@ -286,3 +296,19 @@ def test_what_a_unit_bought_is_told_however_much_it_viewed_since(store: Store) -
     store.write([InteractionsEntry((*bought, *viewed))], NOW)
     last = store.read(lambda c: ask.unit_interactions(c, "u:1", 3, {"purchase"}, 2))
     assert [one.item_id for one in last] == ["b1", "b2", "v2", "v3", "v4"]
+
+
+def test_the_embedding_of_an_item_that_came_back_without_one_is_gone() -> None:
+    schema = ItemSchema({"stock": "number"}, vector_size=2)
+    item = StoredItem().changed(ItemChange("a", 1, {"stock": 3.0}, (0.1, 0.2)))
+    before = restocked(Shelf(Catalogue.empty(schema)), {"a": item}, 1)
+    back = item.changed(ItemChange("a", 2, removed=True)).changed(ItemChange("a", 3, {"stock": 2}))
+    followed = restocked(before, {"a": back}, 2).catalogue
+    assert followed.vectors is not None
+    assert not followed.vectors.any()
+
+
+def test_an_embedding_that_no_single_float_can_sum_is_refused_by_name() -> None:
+    request = ItemRequest("a", vector=(1.0, 1e300))
+    with pytest.raises(RequestError, match=r"\[3\]\.vector.*beyond 1e\+15"):
+        checked(ItemSchema({}, vector_size=2), request, "[3].", NOW)
