@@ -20,6 +20,9 @@ from recsys.errors import RecsysError
 from recsys.interactions import Interactions
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LONGEST_AHEAD_US = 86_400_000_000
+"""What is told for a later time would be fresh for as long, and no later news would be newer."""
+
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 
 Row = dict[str, Any]
@@ -60,6 +63,9 @@ def load_items(path: Path, schema: ItemSchema, now: int) -> tuple[Catalogue, lis
         fields = _Fields(line, row, faults)
         item = _item(fields, schema)
         if item is None:
+            continue
+        if item.at is not None and item.at > now + LONGEST_AHEAD_US:
+            fields.fault("updated_at", "updated_at lies more than a day ahead. Check the clock.")
             continue
         if item.id in items:
             fields.fault("id", f"id {item.id!r} stands in an earlier line, which counts.")

@@ -82,6 +82,17 @@ def test_a_parquet_of_items_makes_the_same_catalogue(tmp_path: Path) -> None:
     assert from_parquet.digest == from_csv.digest
 
 
+def test_a_line_from_the_future_is_left_out(tmp_path: Path) -> None:
+    """Its stock would never be stale, and no later news of it would count."""
+    day = 86_400_000_000
+    path = write(tmp_path / "items.csv", f"id,updated_at\na,{day}\nb,{day + 10}\nc,{day + 9}\n")
+    catalogue, faults = load_items(path, SCHEMA, now=9)
+    assert catalogue.ids == ("a", "c")
+    assert [str(fault) for fault in faults] == [
+        "line 3: updated_at lies more than a day ahead. Check the clock."
+    ]
+
+
 def test_bad_rows_are_told_by_line_and_the_rest_is_loaded(tmp_path: Path) -> None:
     path = write(
         tmp_path / "items.csv",
