@@ -91,6 +91,9 @@ class Ranked:
     trace_id: str = ""
 
 
+_FILL = 0.01
+"""Of the span of scores: how far below them stands what fills up."""
+
 # Sources ----------------------------------------------------------------------------------------
 
 
@@ -115,19 +118,23 @@ _UNTRAINED = Source(Untrained(), "")
 
 
 class Given:
-    """The items that an external recommender ranked, as far as the catalogue has them."""
+    """The items that an external recommender ranked, as far as the catalogue has them.
 
-    def __init__(self, name: str, ranked: Ranked) -> None:
+    Where too few of them are allowed to fill a slate, ``beside`` proposes the rest, right below.
+    """
+
+    def __init__(self, name: str, ranked: Ranked, beside: CandidateSource) -> None:
         self._name = name
+        self._beside = beside
         self._scores: dict[str, float] = {}
         for item_id, score in ranked.items:
             self._scores.setdefault(item_id, score)
 
     def candidates(
         self,
-        call: Call,  # noqa: ARG002  # as all sources
+        call: Call,
         catalogue: Catalogue,
-        kind: SlateKind,  # noqa: ARG002  # as all sources
+        kind: SlateKind,
         allowed: Mask | None,
         count: int,
     ) -> Candidates:
@@ -139,7 +146,28 @@ class Given:
             there &= allowed[rows]
         rows, scores = rows[there], scores[there]
         best = np.argsort(-scores, kind="stable")[:count]
-        return _ranked(rows[best], scores[best], self._name)
+        found = _ranked(rows[best], scores[best], self._name)
+        if len(best) >= min(call.k, count):
+            return found
+        rest = np.ones(catalogue.size, np.bool_) if allowed is None else allowed.copy()
+        rest[found.rows] = False
+        others = self._beside.candidates(call, catalogue, kind, rest, count - len(best))
+        return _below(found, others)
+
+
+def _below(found: Candidates, others: Candidates) -> Candidates:
+    """Both; the scores of others are of another scale, so that their order alone is kept."""
+    if len(found.rows) == 0:
+        return others
+    span = float(np.ptp(found.scores)) or 1.0
+    ranks = np.arange(1, len(others.rows) + 1) / max(1, len(others.rows))
+    return Candidates(
+        np.concatenate([found.rows, others.rows]),
+        np.concatenate([found.scores, found.scores.min() - _FILL * span * ranks]),
+        np.concatenate([found.source, others.source + len(found.sources)]).astype(np.int8),
+        np.concatenate([found.because, others.because]),
+        (*found.sources, *others.sources),
+    )
 
 
 def _ranked(rows: Any, scores: Any, name: str) -> Candidates:

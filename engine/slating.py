@@ -120,7 +120,8 @@ class Filler:
         except ExternalError as error:
             why = f"{declared.id}: {error}"
             return instead, shelf.source(instead), why, time.perf_counter() - began
-        source = Source(Given(declared.id, ranked), ranked.trace_id)
+        given = Given(declared.id, ranked, shelf.source(instead).candidates)
+        source = Source(given, ranked.trace_id)
         return declared.id, source, None, time.perf_counter() - began
 
     async def close(self) -> None:

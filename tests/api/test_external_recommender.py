@@ -112,6 +112,18 @@ def test_what_a_partner_ranks_stands_under_the_rules_of_the_workspace(
     assert shop.post(f"/v1/decisions/{answer['decision_id']}/replay").json()["identical"]
 
 
+@pytest.mark.parametrize("ranked", [[], [("battery", 9.0)], [("strap", 2.0)]], ids=str)
+def test_what_a_partner_leaves_of_a_slate_is_filled_below_what_it_ranks(
+    shop: InProcess, partner: Partner, ranked: list[tuple[str, float]]
+) -> None:
+    partner.rank(*ranked)
+    found = slate(shop)
+    theirs = [item["item_id"] for item in found["items"] if item["reason"] == "partner"]
+    assert len(found["items"]) == 3
+    assert theirs == [id_ for id_, _ in ranked if id_ != "battery"]
+    assert found["shortfall"] == ""
+
+
 def test_a_partner_is_told_all_that_it_may_need(shop: InProcess, partner: Partner) -> None:
     partner.rank(("card", 1.0))
     bought = {"outcome_id": "o", "user_id": "visitor", "metric": "purchase", "value": 1}
