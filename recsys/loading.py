@@ -20,6 +20,9 @@ from recsys.errors import RecsysError
 from recsys.interactions import Interactions
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LONGEST_ID = 256
+"""What is longer could be loaded, and then by no other way be told of, or blocked."""
+
 LONGEST_AHEAD_US = 86_400_000_000
 """What is told for a later time would be fresh for as long, and no later news would be newer."""
 
@@ -83,6 +86,8 @@ def _item(fields: _Fields, schema: ItemSchema) -> Item | None:
     item_id = fields.read("id", _text)
     if item_id is None and fields.sound:
         fields.fault("id", "id is empty. Name the item.")
+    if item_id is not None and len(item_id) > LONGEST_ID:
+        fields.fault("id", f"id has {len(item_id)} characters. Give at most {LONGEST_ID}.")
     attributes = {
         name: fields.read(name, _PARSERS[kind])
         for name, kind in schema.attributes.items()

@@ -82,6 +82,13 @@ def test_a_parquet_of_items_makes_the_same_catalogue(tmp_path: Path) -> None:
     assert from_parquet.digest == from_csv.digest
 
 
+def test_an_id_that_nothing_else_could_name_is_left_out(tmp_path: Path) -> None:
+    path = write(tmp_path / "items.csv", f"id\n{256 * 'a'}\n{257 * 'b'}\n")
+    catalogue, faults = load_items(path, SCHEMA, now=9)
+    assert catalogue.ids == (256 * "a",)
+    assert [str(fault) for fault in faults] == ["line 3: id has 257 characters. Give at most 256."]
+
+
 def test_a_line_from_the_future_is_left_out(tmp_path: Path) -> None:
     """Its stock would never be stale, and no later news of it would count."""
     day = 86_400_000_000
