@@ -72,17 +72,17 @@ def lift(
         from engine.logsource import open_log  # noqa: PLC0415  heavy: frames
 
         groups = _groups(group or [])
+        if experiment is None and (holdout is None or groups):
+            raise RequestError("experiment", "is missing; name it, or a holdout alone")
+        if experiment is not None and holdout is not None and not groups:
+            said = 'is given beside an experiment; add its groups, as in "learned=bandit"'
+            raise RequestError("holdout", said)
         asked = Asked(system_clock(), metric or (), _selected(units), horizon=horizon, over=over)
         with closing(open_log(_database(database, log), log)) as source:
             if experiment is None:
-                if holdout is None or groups:
-                    raise RequestError("experiment", "is missing; name it, or a holdout alone")
-                report = holdout_report(source, holdout, asked)
+                report = holdout_report(source, holdout or "", asked)
             elif groups:
                 report = learning_report(source, experiment, groups, holdout, asked)
-            elif holdout is not None:
-                said = 'is given beside an experiment; add its groups, as in "learned=bandit"'
-                raise RequestError("holdout", said)
             else:
                 report = lift_report(source, experiment, asked)
         _write(html, learning_page if groups else lift_page, report)

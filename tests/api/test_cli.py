@@ -33,6 +33,10 @@ COMMANDS = (
     "rollback",
     "replay",
     "forget",
+    "load-items",
+    "load-interactions",
+    "train-recs",
+    "eval-recs",
     "lift",
     "ope",
 )
@@ -89,7 +93,6 @@ def test_the_version_is_told() -> None:
     [
         ("guess",),
         ("check",),
-        ("lift",),
         ("lift", "--experiment"),
         ("ope", "--surface=home"),
         ("serve", "--port=seventy"),
@@ -109,6 +112,22 @@ def test_bad_usage_exits_with_2(arguments: tuple[str, ...]) -> None:
     assert ran.status == 2
     assert "Error" in ran.err
     assert ran.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        (("lift",), "experiment"),
+        (("lift", "--holdout=h", "--group=learned=b"), "experiment"),
+        (("lift", "--experiment=e", "--holdout=h"), "holdout"),
+    ],
+)
+def test_lift_of_nothing_or_of_too_much_is_refused_before_a_log_is_opened(
+    arguments: tuple[str, ...], field: str
+) -> None:
+    ran = run(*arguments)
+    assert (ran.status, ran.out) == (2, "")
+    assert f"`{field}`" in ran.err
 
 
 def test_the_installed_command_exits_with_the_status() -> None:

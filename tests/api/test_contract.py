@@ -354,7 +354,7 @@ def test_explaining_shows_exposures_and_outcomes(served: InProcess) -> None:
     outcome = document["outcomes"][0]
     assert outcome | {"occurred_at": "", "received_at": ""} == {
         "outcome_id": "shown-1", "metric": "watch", "value": 1.5, "by": "decision",
-        "corrects": None, "late": False, "occurred_at": "", "received_at": "",
+        "corrects": None, "item_id": None, "late": False, "occurred_at": "", "received_at": "",
     }  # fmt: skip
 
 
