@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attribution.errors import AttributionError, refuse_rows
+from attribution.log import check_range
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
@@ -56,6 +57,8 @@ class ContinuousLog:
             "Log the density with which the action was drawn.",
             self.density,
         )
+        if self.reward_range is not None:
+            check_range(self.reward_range, self.reward)
         if self.unit is not None and (
             len(self.unit) != n
             or self.unit.min() < 0

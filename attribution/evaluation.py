@@ -12,7 +12,8 @@ from attribution.arguments import ALL, LOGGING, check_arguments, check_choices, 
 from attribution.assembly import assembled
 from attribution.choices import ChoiceStudy, choice_sample, given_model
 from attribution.comparisons import TrialPair
-from attribution.continuous import ContinuousLog
+from attribution.continuous import CONTINUOUS_ESTIMATORS, ContinuousLog
+from attribution.errors import AttributionError
 from attribution.log import EvaluationLog
 from attribution.multiplicity import Familywise
 from attribution.report import EvaluationReport
@@ -111,6 +112,10 @@ def evaluate(
     )
     if isinstance(log, EvaluationLog):
         check_tuning(options)
+    elif wrong := [
+        name for name in options if isinstance(log, SlateLog) or name not in CONTINUOUS_ESTIMATORS
+    ]:
+        raise AttributionError(f"`tuning` names {wrong[0]!r}, which has no hyper-parameter here.")
     study: ChoiceStudy | SlateStudy | KernelStudy
     if isinstance(log, SlateLog):
         sample = sample_of(log.reward.sum(axis=1), log.unit, log.reward_range)

@@ -209,21 +209,8 @@ class EvaluationLog:
                     f"`max_rows` is {self.max_rows} but a unit has {most} rows. "
                     "Declare the number that is possible, not the one that was expected."
                 )
-        if self.reward_range is None:
-            return
-        ends = as_numbers("reward_range", self.reward_range)
-        if ends.shape != (2,) or not (np.isfinite(ends).all() and ends[0] < ends[1]):
-            raise AttributionError(
-                f"`reward_range` is {self.reward_range}. It must be two finite numbers, low < high."
-            )
-        low, high = self.reward_range
-        refuse_rows(
-            (self.reward < low) | (self.reward > high),
-            "reward",
-            f"lies outside `reward_range` ({low}, {high})",
-            "Declare the range that is possible, not the one that was expected.",
-            self.reward,
-        )
+        if self.reward_range is not None:
+            check_range(self.reward_range, self.reward)
 
     def _check_eligible(self) -> None:
         mask = self.eligible
@@ -414,6 +401,23 @@ class EvaluationLog:
                 missing=missing,
                 columns=table,
             )
+
+
+def check_range(reward_range: tuple[float, float], reward: FloatArray, of: str = "") -> None:
+    """Raise unless the range is one, and holds every reward (n,); ``of`` says what they are of."""
+    ends = as_numbers("reward_range", reward_range)
+    if ends.shape != (2,) or not (np.isfinite(ends).all() and ends[0] < ends[1]):
+        raise AttributionError(
+            f"`reward_range` is {reward_range}. It must be two finite numbers, low < high."
+        )
+    low, high = reward_range
+    refuse_rows(
+        (reward < low) | (reward > high),
+        "reward",
+        f"{of}lies outside `reward_range` ({low}, {high})",
+        "Declare the range that is possible, not the one that was expected.",
+        reward,
+    )
 
 
 def as_numbers(name: str, values: object) -> FloatArray:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from attribution.errors import AttributionError, refuse_rows
 from attribution.estimators import Terms
+from attribution.log import check_range
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
@@ -77,16 +78,10 @@ class SlateLog:
                 f"`unit` must hold {shape[0]:,} codes 0…m−1 of two units or more, as "
                 "pandas.factorize gives them."
             )
+        if not self.max_weight > 1:
+            raise AttributionError(f"`max_weight` is {self.max_weight}. It must exceed 1.")
         if self.reward_range is not None:
-            low, high = self.reward_range
-            total = self.reward.sum(axis=1)
-            refuse_rows(
-                (total < low) | (total > high),
-                "reward",
-                f"of a slate lies outside `reward_range` ({low}, {high})",
-                "Declare the range that is possible, not the one that was expected.",
-                total,
-            )
+            check_range(self.reward_range, self.reward.sum(axis=1), "of a slate ")
 
     @property
     def n(self) -> int:
@@ -131,7 +126,7 @@ class Ratios:
     @property
     def prefix(self) -> FloatArray:
         """Π_{j ≤ l} π(a_j | x, a_<j) / p(a_j | x, a_<j)."""
-        check_positions(f"targets.{self.name}", self.target.propensity, self.log.reward.shape)
+        self._check(self.target.propensity)
         ratios: FloatArray = self.target.propensity / self.log.propensity
         return ratios.cumprod(axis=1)
 
@@ -143,9 +138,20 @@ class Ratios:
                 f"`targets.{self.name}` or the log has no `marginal`, the probability of an item "
                 "at its position whatever stands before it. Give both."
             )
-        check_positions(f"targets.{self.name}", self.target.marginal, self.log.reward.shape)
+        self._check(self.target.marginal)
         ratios: FloatArray = self.target.marginal / self.log.marginal
         return ratios
+
+    def _check(self, chance: FloatArray) -> None:
+        """Raise unless these are the target's probabilities, (n, l)."""
+        name = f"targets.{self.name}"
+        check_positions(name, chance, self.log.reward.shape)
+        refuse_rows(
+            np.asarray(((chance < 0) | (chance > 1)).any(axis=1)),
+            name,
+            "is not in [0, 1]",
+            "Give the target's probability of each item that was logged.",
+        )
 
 
 def standard(of: Ratios) -> Terms:
@@ -162,7 +168,15 @@ def standard(of: Ratios) -> Terms:
             f"are products of as many: beyond {MOST_POSITIONS} nothing can be told. Use 'rips', "
             "'cascade_dr', 'iips' or 'pi', and mind what each supposes."
         )
-    return Terms(0.0, of.prefix[:, -1], of.log.reward.sum(axis=1))
+    weight: FloatArray = of.prefix[:, -1]
+    refuse_rows(
+        weight > of.log.max_weight * (1 + 1e-9),
+        f"targets.{of.name}",
+        f"has a weight above `max_weight` ({of.log.max_weight:g})",
+        "Declare the largest weight that is possible.",
+        weight,
+    )
+    return Terms(0.0, weight, of.log.reward.sum(axis=1))
 
 
 def independent(of: Ratios) -> Terms:

@@ -188,6 +188,53 @@ def test_kernel_dr_is_worked_by_hand_and_slope_narrows_the_bandwidth_where_it_bi
     assert "bandwidth = " in tuned.note
 
 
+HALF = np.full((4, 2), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ({"reward_range": (0, np.nan)}, r"`reward_range` is \(0, nan\)"),
+        ({"reward_range": (0, 1, 2)}, r"`reward_range` is \(0, 1, 2\)"),
+        ({"reward_range": (0, 1)}, r"`reward` of a slate lies outside .* in 4 of 4 rows"),
+        ({"max_weight": np.nan}, "`max_weight` is nan. It must exceed 1"),
+        ({"max_weight": 2.0}, r"has a weight above `max_weight` \(2\) in 4 of 4 rows"),
+    ],
+)
+def test_what_a_slate_log_declares_must_be_so(declared: dict[str, Any], message: str) -> None:
+    with pytest.raises(AttributionError, match=message):
+        evaluate(
+            SlateLog(np.ones((4, 2)), HALF, **declared),
+            {"t": SlateTarget(np.full((4, 2), 0.8))},
+            ["sips"],
+        )
+
+
+@pytest.mark.parametrize("wrong", [1.9, -0.1])
+def test_a_slate_target_gives_probabilities(wrong: float) -> None:
+    chance = HALF.copy()
+    chance[2, 1] = wrong
+    log = SlateLog(np.ones((4, 2)), HALF, marginal=HALF)
+    message = r"`targets\.t` is not in \[0, 1\] in 1 of 4 rows, first in row 2"
+    with pytest.raises(AttributionError, match=message):
+        evaluate(log, {"t": SlateTarget(chance)}, ["rips"])
+    with pytest.raises(AttributionError, match=message):
+        evaluate(log, {"t": SlateTarget(HALF, marginal=chance)}, ["iips"])
+
+
+def test_continuous_rewards_lie_in_their_range() -> None:
+    with pytest.raises(AttributionError, match=r"outside `reward_range` \(0, 1\) in 4 of 4 rows"):
+        ContinuousLog(np.ones(4), np.full(4, 2.0), np.ones(4), reward_range=(0, 1))
+
+
+def test_tuning_that_slates_do_not_have_is_refused() -> None:
+    log = SlateLog(np.ones((4, 2)), HALF)
+    with pytest.raises(
+        AttributionError, match="`tuning` names 'sips', which has no hyper-parameter"
+    ):
+        evaluate(log, {"t": SlateTarget(HALF)}, ["sips"], tuning={"sips": 1.0})
+
+
 def test_continuous_logs_that_are_not_valid_are_refused_by_name() -> None:
     ones = np.ones(4)
     cases: list[tuple[dict[str, Any], str]] = [
