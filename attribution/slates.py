@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from attribution.errors import AttributionError, refuse_rows
 from attribution.estimators import Terms
-from attribution.log import check_range
+from attribution.log import PMF_TOLERANCE, check_range
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
@@ -147,7 +147,7 @@ class Ratios:
         name = f"targets.{self.name}"
         check_positions(name, chance, self.log.reward.shape)
         refuse_rows(
-            np.asarray(((chance < 0) | (chance > 1)).any(axis=1)),
+            np.asarray(((chance < 0) | (chance > 1 + PMF_TOLERANCE)).any(axis=1)),
             name,
             "is not in [0, 1]",
             "Give the target's probability of each item that was logged.",
