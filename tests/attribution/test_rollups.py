@@ -205,7 +205,7 @@ BAD: list[tuple[dict[str, Any], list[Metric], str]] = [
     ({"unit": "u:1"}, [Count("orders")], "`unit` (repeats|has more)"),
     ({"day": None}, [Count("orders")], "`day` is missing in 3,000 of 3,000 rows"),
     ({"before": np.nan}, [Mean("revenue", covariates=("before",))], "`before` is missing where"),
-    ({"orders": "many"}, [Count("orders")], "`metrics` is column 'orders' of type"),
+    ({"orders": "many"}, [Count("orders")], "`metrics` is column 'orders'"),
     ({}, [Count("nothing")], "`metrics` is 'nothing', which is not a column"),
 ]  # fmt: skip
 
