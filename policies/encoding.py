@@ -29,7 +29,15 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.errors import PolicyError
-from policies.types import LARGEST_NUMBER, Context, Contexts, FloatArray, Value, check_value
+from policies.types import (
+    LARGEST_NUMBER,
+    Context,
+    Contexts,
+    FloatArray,
+    Value,
+    check_name,
+    check_value,
+)
 
 _FARTHEST = 1e6
 BEYOND = 1.5
@@ -356,6 +364,7 @@ class Encoder:
                 elif kind is str and value in attribute.categories:
                     x[attribute.categories[value]] = 1.0
                     continue
+            check_name(name, "context")
             rest.append(name)
         if features is None and not attributes.keys() <= context.keys():
             rest += attributes.keys() - context.keys()

@@ -145,7 +145,8 @@ class Feedback:
                 "the action was drawn, in (0, 1]."
             )
         if not (_is_number(self.reward) and _is_small(self.reward)):
-            raise PolicyError(f"feedback.reward is {self.reward!r}. Give a finite number.")
+            told = _told(self.reward)
+            raise PolicyError(f"feedback.reward is {told}. Give a finite number; {_BOUND}.")
         check_attributes(self.context, "feedback.context")
         object.__setattr__(self, "context", MappingProxyType(dict(self.context)))
 
@@ -238,9 +239,20 @@ def check_attributes(attributes: Mapping[str, Value], owner: str) -> None:
         Naming ``owner``, the attribute and its value.
     """
     for name, value in attributes.items():
-        if type(name) is not str:
-            raise PolicyError(f"{owner} has an attribute named {name!r}. Names are strings.")
+        check_name(name, owner)
         check_value(name, value, owner)
+
+
+def check_name(name: object, owner: str) -> None:
+    """Refuse a name that is no string.
+
+    Raises
+    ------
+    PolicyError
+        Naming ``owner`` and the name.
+    """
+    if type(name) is not str:
+        raise PolicyError(f"{owner} has an attribute named {name!r}. Names are strings.")
 
 
 def check_value(name: str, value: object, owner: str) -> None:
@@ -255,9 +267,19 @@ def check_value(name: str, value: object, owner: str) -> None:
         return
     if not (_is_number(value) and _is_small(value)):
         raise PolicyError(
-            f"{owner}: {name!r} is {value!r}. Give a finite number, a string, a bool, or None "
-            "where it is missing."
+            f"{owner}: {name!r} is {_told(value)}. Give a finite number, a string, a bool, or None "
+            f"where it is missing; {_BOUND}."
         )
+
+
+_BOUND = f"numbers are between -{LARGEST_NUMBER:g} and {LARGEST_NUMBER:g}"
+
+
+def _told(value: object) -> str:
+    """A value as a message shows it; an integer beyond the bound by its size."""
+    if isinstance(value, int) and value.bit_length() > 400:
+        return f"an integer of {value.bit_length()} bits"
+    return repr(value)
 
 
 def _is_id(value: object) -> bool:

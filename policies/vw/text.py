@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from urllib.parse import quote
 
 from policies.errors import PolicyError
-from policies.types import Action, Context, Feedback, Value, check_value
+from policies.types import Action, Context, Feedback, Value, check_name, check_value
 
 _LARGEST = 1e9  # VW squares features and costs in float32, which ends at 3e38
 
@@ -57,6 +57,8 @@ def cost(feedback: Feedback) -> str:
 
 def _features(attributes: Mapping[str, Value], owner: str) -> str:
     """Sorted, as the order of features changes float32 sums and that of keys is not in the log."""
+    for name in attributes:
+        check_name(name, owner)
     return " ".join([_feature(name, attributes[name], owner) for name in sorted(attributes)])
 
 

@@ -63,6 +63,24 @@ def test_a_number_that_is_none_is_refused_with_its_name(kind: str, value: Any) -
     assert policy.dumps() == before
 
 
+@pytest.mark.parametrize("kind", ["lin_ts", "adaptive_ucb", "vw"])
+def test_a_name_that_is_no_string_is_refused(kind: str) -> None:
+    bad: Any = {"hour": 1.0, 3: 1.0}
+    for policy in (make_policy(kind), trained(kind)):
+        with pytest.raises(PolicyError, match="an attribute named 3"):
+            policy.pmf(bad, ACTIONS)
+
+
+def test_a_number_too_large_to_square_is_told_the_bound_and_not_all_its_digits() -> None:
+    with pytest.raises(PolicyError, match=r"'hour' is 1e\+308\. .* between -1e\+100 and 1e\+100"):
+        Feedback({"hour": 1e308}, ACTIONS, "A", 0.5, 1.0)
+    with pytest.raises(PolicyError, match=r"reward is 1e\+100\. .* between -1e\+100 and 1e\+100"):
+        Feedback({}, ACTIONS, "A", 0.5, 1e100)
+    with pytest.raises(PolicyError) as error:
+        Feedback({"hour": 10**5000}, ACTIONS, "A", 0.5, 1.0)
+    assert len(str(error.value)) < 250
+
+
 @pytest.mark.parametrize("propensity", [0.0, -0.1, 1.1, math.nan, math.inf, "0.5", True])
 def test_a_propensity_that_is_none_is_refused(propensity: Any) -> None:
     with pytest.raises(PolicyError, match="propensity"):
