@@ -23,7 +23,7 @@ from engine.errors import ReportError
 from engine.logsource import LogSource
 from engine.reports import feedback_of, matured_rows
 from experiments import UnitRange
-from policies import Action, Feedback, Policy, apply_floor, draw, make_policy
+from policies import DEFAULT_KIND, Action, Feedback, Policy, apply_floor, draw, make_policy
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
@@ -40,7 +40,7 @@ _NEIGHBOURS = (1, 3, 10, 30)
 _MOST_TEXTS = 50
 # A choice must be better than the default by this many of its standard errors, and by this share of
 # the rewards' deviation: it was the best of several.
-_SURE = 2.0
+_SURE = 3.0
 _WORTH = 0.02
 # A world that may misstate what the default earns by more of the rewards' deviation is no judge.
 _BLUR = 0.35
@@ -64,12 +64,14 @@ class Choice:
         return make_policy(self.kind, **self.parameters)
 
 
-DEFAULT = Choice("lin_ucb", {"alpha": 1.5, "fourier": 256})
+DEFAULT = Choice(DEFAULT_KIND)
 """What needs no tuning: a choice must beat it."""
 
 _FAMILIES = (
+    Choice(DEFAULT_KIND, {"alpha": 0.5}),
+    Choice(DEFAULT_KIND, {"alpha": 3.0}),
     Choice("lin_ucb", {"alpha": 0.5, "fourier": 256}),
-    Choice("lin_ucb", {"alpha": 3.0, "fourier": 256}),
+    Choice("lin_ucb", {"alpha": 1.5, "fourier": 256}),
     Choice("lin_ucb", {"alpha": 0.25}),
     Choice("lin_ucb", {"alpha": 1.0}),
     Choice("lin_ts", {"alpha": 0.5}),
@@ -129,7 +131,7 @@ def tune(
 ) -> Tuned:
     """The choice to make, from a randomised log in the order of time.
 
-    The default wins unless another is better by twice the standard error of their difference, in
+    The default wins unless another is better by three standard errors of their difference, in
     worlds that tell what the default earns.
     Family and exploration are searched first, regularisation and features around the best of them.
 
@@ -231,7 +233,7 @@ def _best(
 
 def _around(best: Choice, rows: Sequence[Feedback]) -> list[Choice]:
     """The best choice with more and less regularisation, and with the attributes that matter."""
-    if not best.kind.startswith("lin_"):
+    if best.kind != DEFAULT_KIND and not best.kind.startswith("lin_"):
         return []
     made = [replace(best, parameters={**best.parameters, "l2": value}) for value in (0.1, 10.0)]
     matter = telling(rows)
