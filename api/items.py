@@ -84,7 +84,7 @@ ItemId = Annotated[str, Path(min_length=1, max_length=LONGEST_ID)]
 
 
 @router.get(
-    "/v1/items/{item_id}",
+    "/v1/items/{item_id:path}",
     tags=["items"],
     summary="What is known of an item",
     responses=problems(400, 404, 500, 503),
@@ -95,7 +95,7 @@ async def item(request: Request, item_id: ItemId) -> dict[str, Any]:
 
 
 @router.delete(
-    "/v1/items/{item_id}",
+    "/v1/items/{item_id:path}",
     tags=["items"],
     summary="Forget an item",
     responses=problems(400, 404, 500, 503),

@@ -291,14 +291,16 @@ def test_a_slate_learns_its_objective_from_what_came_of_each_position(
         assert before.coefficients.tolist() == [1.0, 0.0, 0.0, 0.0, 0.0]
 
         def learned() -> Scored | None:
+            """What was learned once every window is over; before, of fewer positions."""
             with Store(database) as store:
-                return train_scorer(
+                found = train_scorer(
                     store,
                     ModelStore(database),
                     workspace.slates["for_you"],
                     Revisions(store),
                     now_us=system_clock(),
                 )
+            return found if found and found.positions >= 180 else None
 
         found = until(learned, "the windows to end")
         assert found is not None

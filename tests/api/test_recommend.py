@@ -231,6 +231,12 @@ def test_an_item_is_read_back_with_the_times_of_its_values(shelf: InProcess) -> 
     assert shelf.get("/v1/items/x").status_code == 404
 
 
+def test_an_item_whose_id_has_a_slash_is_found_under_it(shelf: InProcess) -> None:
+    shelf.post("/v1/items", {"item_id": "films/1", "attributes": {"stock": 1}})
+    assert shelf.get("/v1/items/films%2F1").json()["item_id"] == "films/1"
+    assert shelf.request("DELETE", "/v1/items/films/1").json() == {"removed": True}
+
+
 def test_news_that_say_nothing_new_are_counted_so(shelf: InProcess) -> None:
     at = rfc3339(system_clock() - HOUR)
     body = {"item_id": "y", "attributes": {"price": 3}, "at": at}

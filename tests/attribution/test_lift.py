@@ -431,7 +431,7 @@ def test_a_file_refuses_what_a_frame_does(tmp_path: Path) -> None:
     ) as told:
         lift(path, **asked)
     assert "SELECT" not in str(told.value)
-    GOOD.assign(unit=[None, *range(9)], p=0.5).to_parquet(path)
+    GOOD.assign(unit=pd.Series([None, *range(9)], dtype="Int64"), p=0.5).to_parquet(path)
     with pytest.raises(AttributionError, match="`unit` is missing in 1 of 10 rows, first in row 0"):
         lift(path, **asked, unit="unit")
     with pytest.raises(AttributionError, match="'probability' is a column to report by"):
@@ -449,7 +449,7 @@ def test_strata_may_be_the_probability_itself_from_a_frame_a_file_or_a_roll_up(
     path = tmp_path / "units.parquet"
     frame.to_parquet(path)
     asked: dict[str, Any] = {"baseline": "control", "metrics": ["y"], "horizon": "fixed"}
-    named = {"variant": "variant", "probability": "probability"}
+    named: dict[str, Any] = {"variant": "variant", "probability": "probability"}
     rolled = roll_up(frame, metrics=["y"], **named)
     reports = [
         lift(frame, **asked, **named, strata="probability"),
