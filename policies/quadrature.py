@@ -39,6 +39,8 @@ _CACHED = 1 << 15  # of which a processor's cache holds a few arrays
 _BLOCK = 1 << 14
 _LOG_ROOT_TAU = 0.5 * math.log(2.0 * math.pi)
 _TINY = 1e-14
+_NORMAL = 1e-280
+_LIFT = 2.0**600
 
 
 def largest_gaussian(mean: FloatArray, scale: FloatArray) -> FloatArray:
@@ -69,7 +71,12 @@ def largest_gaussian(mean: FloatArray, scale: FloatArray) -> FloatArray:
 
 def _largest_gaussian(mean: FloatArray, scale: FloatArray) -> FloatArray:
     mean = mean - np.maximum.reduce(mean, axis=1, keepdims=True)
-    least = 1e-9 * np.maximum(np.maximum.reduce(scale, axis=1), -np.minimum.reduce(mean, axis=1))
+    magnitude = np.maximum(np.maximum.reduce(scale, axis=1), -np.minimum.reduce(mean, axis=1))
+    if (subnormal := magnitude < _NORMAL).any():
+        # Reciprocals of what is smaller overflow; in another unit the probabilities are the same.
+        unit = np.where(subnormal, _LIFT, 1.0)
+        mean, scale, magnitude = mean * unit[:, None], scale * unit[:, None], magnitude * unit
+    least = 1e-9 * magnitude
     least[least == 0.0] = 1.0
     scale = np.maximum(scale, least[:, None])
     low, high = _range(mean, scale)

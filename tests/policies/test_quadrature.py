@@ -238,3 +238,10 @@ def test_a_gamma_pmf_agrees_with_two_million_draws() -> None:
     pmf = largest_gamma(shape, rate)
     shares = np.bincount(best, minlength=4) / n
     assert (np.abs(pmf - shares) < 4.5 * np.sqrt(pmf * (1 - pmf) / n)).all()
+
+
+@pytest.mark.parametrize("unit", [2.0**-1060, 2.0**-950])
+def test_numbers_at_the_edge_of_floats_have_the_pmf_of_their_proportions(unit: float) -> None:
+    mean, scale = np.array([[0.0, -2.0, -1.0]]), np.array([[1.0, 4.0, 2.0]])
+    expected = largest_gaussian(mean, scale)
+    np.testing.assert_allclose(largest_gaussian(unit * mean, unit * scale), expected, atol=1e-9)
