@@ -951,7 +951,9 @@ class Engine:
             declared = self.workspace.learners.get(snapshot.learner)
             spec = (serves and serves.spec) or (declared and declared.spec)
             if serves and not serves.pinned and spec == snapshot.spec:
-                fresh[snapshot.learner] = replace(serves, policy=policy, snapshot=snapshot.digest)
+                fresh[snapshot.learner] = replace(
+                    serves, policy=policy, snapshot=snapshot.digest, learned=snapshot.learned
+                )
                 self._journal.info(
                     "learned",
                     learner=snapshot.learner,

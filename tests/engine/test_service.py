@@ -7,6 +7,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from sqlalchemy import Connection
 
 from engine.answer import Answer
 from engine.committer import Committer
+from engine.decide import LEARNED
 from engine.errors import ConflictError, RequestError, StoreError
 from engine.ids import rfc3339, uuid7
 from engine.log import (
@@ -534,6 +536,28 @@ def test_a_reload_beside_learning_does_not_lose_the_newer_snapshot(
         assert (await engine.decide(_asked())).choices[0].snapshot == newest.digest
 
     _play(store, scene, folder=_edit(folder, LEARNING), clock=clock)
+
+
+def test_a_policy_that_waited_for_evidence_chooses_as_soon_as_it_has_learned_enough(
+    store: Unsteady, folder: Path
+) -> None:
+    """Also in the server that learned, and as a replay of its decisions finds it."""
+    clock = Clock()
+
+    async def scene(engine: Engine, loop: Loop) -> None:
+        waiting = [await engine.decide(_asked()) for _ in range(2)]
+        clock.now += DAY
+        assert await engine.learn_once() == 1
+        after = await engine.decide(_asked())
+        for answer, learned in ((waiting[0], 0), (after, 2)):
+            assert answer.decision_id is not None
+            stored = store.read(partial(ask.decision, decision_id=answer.decision_id))
+            assert stored is not None
+            assert decode_record(stored.data).caps == {f"{LEARNED}{LEARNER}": learned}
+            assert (await engine.replay(answer.decision_id)).identical
+
+    waits = LEARNING.replace("kind: thompson", "abstain: 2, floor: 0.1, kind: thompson")
+    _play(store, scene, folder=_edit(folder, waits), clock=clock)
 
 
 def test_a_revision_whose_models_cannot_be_made_is_not_activated(
